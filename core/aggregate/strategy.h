@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * A strategy at work: one aggregator, then optimizers. The agent and `tiered aggregate`
+ * both run this code.
+ *
+ * run() takes the children's rows in canonical order, block by block, in O(model) plus
+ * a few tiles a worker, and writes the next model. The same rows give the same bits,
+ * however many workers there are: each block is folded in child order in f64 by one
+ * worker, and Gram sums are added per block in block order.
+ *
+ * Optimizer state (slots, step) is the strategy's; it advances only when run()
+ * succeeds. Threads: one run at a time; it spreads blocks over the pool.
+ */
+#ifndef TIERED_CORE_STRATEGY_H
+#define TIERED_CORE_STRATEGY_H
+
+#include "core/loop/pool.h"
+#include "core/model/model.h"
+#include "core/pipe/pipe.h"
+#include "tiered/aggregator.h"
+#include "tiered/optimizer.h"
+
+enum tiered_on_bad_update {
+    TIERED_REJECT_BAD = 0,
+    TIERED_EXCLUDE_BAD = 1,
+    TIERED_ALLOW_BAD = 2,
+};
+bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret);
+
+/** One child's row. read() gives one block's raw bytes; called from any worker. */
+struct tiered_row {
+    struct tiered_contribution contribution; /* node, num_examples, local_steps … */
+    int (*read)(void *source, uint32_t block, void *out, struct tiered_error *err);
+    void *source;
+};
+
+struct tiered_strategy;
+/** uses[0] is the aggregator, the rest optimizers. hosting is borrowed for life. */
+int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
+                           const struct tiered_hosting *hosting,
+                           struct tiered_strategy **ret, struct tiered_error *err);
+void tiered_strategy_destroy(struct tiered_strategy *strategy);
+
+struct tiered_strategy_run {
+    struct tiered_layout *layout; /* of the rows and of the model */
+    const struct tiered_model
+        *base; /* the model before the round; NULL: none (then rows
+                  must be parameters and optimizers are an error) */
+    bool rows_are_deltas;
+    const struct tiered_row *rows; /* excluded ones are marked in their contribution */
+    size_t n_rows;
+    bool allow_bad;       /* on_bad_update: allow: no screening in the fold */
+    uint64_t tile_memory; /* scratch for rows, all workers together; 0: 64 MiB */
+    struct tiered_pool *pool;
+};
+/** *ret_model is new and sealed. TIERED_ERANGE from weigh: no result, state untouched.
+ */
+int tiered_strategy_run(struct tiered_strategy *strategy,
+                        const struct tiered_strategy_run *run,
+                        struct tiered_model **ret_model, struct tiered_error *err);
+
+bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
+/** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
+    metadata "tiered.step". load refuses another chain or layout, by name. */
+int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
+                         struct tiered_error *err);
+int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
+                         struct tiered_layout *layout, struct tiered_error *err);
+
+TIERED_DEFINE_FREE(struct tiered_strategy, tiered_strategy_destroy)
+
+#endif

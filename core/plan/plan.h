@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * The plan: the topology resolved into every node with its full assignment and agent.
+ * Nodes stand in breadth-first order, the root first, each node's children next to each
+ * other and in canonical (name) order. Up to 1,000,000 nodes: settings are shared.
+ *
+ * Threads: immutable once made. The topology must outlive it.
+ */
+#ifndef TIERED_CORE_PLAN_H
+#define TIERED_CORE_PLAN_H
+
+#include "core/topology/topology.h"
+
+#define TIERED_MAX_NODES 1000000u
+#define TIERED_NO_NODE   UINT32_MAX
+
+struct tiered_node {
+    const char *name;
+    uint32_t tier;   /* 0: root */
+    uint32_t index;  /* in its tier, 0-based; {index} */
+    uint32_t parent; /* TIERED_NO_NODE for the root */
+    uint32_t first_child, n_children;
+    uint32_t initial_child; /* position among its children of the one whose subtree
+                               holds the first leaf by name */
+    uint32_t agent;
+    const struct tiered_settings *settings;
+};
+
+struct tiered_planned_agent {
+    const char *name;
+    const char *host; /* NULL: not given */
+    uint32_t n_nodes;
+    const uint32_t *nodes;
+};
+
+struct tiered_plan {
+    const struct tiered_topology *topology;
+    uint64_t generation; /* 1 for a first plan */
+    uint32_t n_nodes, n_tiers, n_agents;
+    const struct tiered_node *nodes;
+    const uint32_t *tier_counts; /* nodes of each tier; {count} */
+    const struct tiered_planned_agent *agents;
+    void *arena; /* owned */
+};
+
+int tiered_plan_make(const struct tiered_topology *topology, uint64_t generation,
+                     struct tiered_plan **ret, struct tiered_diagnostics *diag);
+void tiered_plan_destroy(struct tiered_plan *plan);
+/** The options of `ref` for `node` as JSON: {node} {tier} {index} {count} {parent} are
+    expanded, relative data paths made absolute. malloc'd. */
+char *tiered_plan_options(const struct tiered_plan *plan, uint32_t node,
+                          const struct tiered_plugin_ref *ref,
+                          struct tiered_error *err);
+/** TIERED_NO_NODE when there is none. */
+uint32_t tiered_plan_find(const struct tiered_plan *plan, const char *name);
+
+TIERED_DEFINE_FREE(struct tiered_plan, tiered_plan_destroy)
+
+#endif

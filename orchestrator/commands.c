@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of commands, in the order that --help shows. */
+#include "orchestrator/cmd.h"
+
+#include <stddef.h>
+
+const struct tiered_command *const tiered_commands[] = {
+    NULL,
+};

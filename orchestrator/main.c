@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The `tiered` command: finds the subcommand and hands over. */
+#include "orchestrator/cmd.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/base.h"
+#include "core/base/version.h"
+
+int cmd_help(const struct tiered_command *self)
+{
+    fputs(self->help, stdout);
+    return EXIT_DONE;
+}
+
+int cmd_usage(const struct tiered_command *self, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fprintf(stderr, "tiered %s: ", self->name);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, "\ntry 'tiered %s --help'\n", self->name);
+    va_end(args);
+    return EXIT_USAGE;
+}
+
+int cmd_bad_flag(const struct tiered_command *self, int result, char **argv)
+{
+    const char *flag = argv[optind - 1];
+    return result == ':' ? cmd_usage(self, "'%s' needs a value", flag)
+                         : cmd_usage(self, "unknown flag '%s'", flag);
+}
+
+int cmd_error(const struct tiered_error *err)
+{
+    if (err->file[0] && err->line) {
+        fprintf(stderr, "%s:%u:%u: error: %s\n", err->file, err->line, err->column,
+                err->text);
+    } else {
+        fprintf(stderr, "error: %s\n", err->text);
+    }
+    return EXIT_FAILED;
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: tiered COMMAND [ARGUMENT]...\n\n"
+          "Hierarchical federated learning from one topology file.\n\ncommands:\n",
+          out);
+    for (size_t i = 0; tiered_commands[i]; i++) {
+        fprintf(out, "  %-10s %s\n", tiered_commands[i]->name,
+                tiered_commands[i]->summary);
+    }
+    fputs("\n'tiered COMMAND --help' says more of each. "
+          "'tiered --version' prints the version.\n",
+          out);
+}
+
+static const struct tiered_command *find(const char *name)
+{
+    for (size_t i = 0; tiered_commands[i]; i++) {
+        if (strcmp(tiered_commands[i]->name, name) == 0) {
+            return tiered_commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    const char *names[64];
+    size_t n = 0;
+    for (; tiered_commands[n] && n < TIERED_COUNT(names); n++) {
+        names[n] = tiered_commands[n]->name;
+    }
+    const char *near = tiered_nearest(name, names, n);
+    fprintf(stderr, "tiered: unknown command '%s'", name);
+    if (near) {
+        fprintf(stderr, "; did you mean '%s'?", near);
+    }
+    fputs("\ntry 'tiered --help'\n", stderr);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        const struct tiered_command *about = argc > 2 ? find(argv[2]) : NULL;
+        if (about) {
+            return cmd_help(about);
+        }
+        print_help(stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("tiered " TIERED_VERSION);
+        return EXIT_DONE;
+    }
+    const struct tiered_command *command = find(argv[1]);
+    return command ? command->run(command, argc - 1, argv + 1) : unknown(argv[1]);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Aggregators: from the children's rows make one. A row is one child's update, seen
+ * block by block; the host stores, decodes, converts and screens it.
+ *
+ * A round:   weigh   ( columns(block) )*      or      blobs
+ *
+ * weigh() gives each child a coefficient from what the plugin `needs`. A coefficient of
+ * 0 means that the row is not read again. With columns() the host then calls it for
+ * each block with the rows of non-zero coefficient; without, it forms sum(w_i * row_i)
+ * in f64 in canonical order, plus (1 - sum w_i) times the base, so that a rule may
+ * shrink.
+ *
+ * Rows are parameters or deltas against the base: a rule must not depend on which
+ * (translation-equivariant), except through norms and the Gram matrix, which the host
+ * always computes of deltas, centred on the base, in f64.
+ *
+ * acts_on says which roles the rule governs; other tensors are averaged by
+ * num_examples.
+ */
+#ifndef TIERED_AGGREGATOR_H
+#define TIERED_AGGREGATOR_H
+
+#include "plugin.h"
+
+enum tiered_needs {
+    TIERED_NEEDS_NOTHING =
+        0,                  /* coefficients from the counts alone: rows are streamed */
+    TIERED_NEEDS_NORMS = 1, /* gram[i] is the squared L2 norm of delta i */
+    TIERED_NEEDS_GRAM = 2,  /* gram[i * n + j] is the dot product of deltas i and j */
+};
+
+/** One contribution, as weigh() sees it. Frozen for its first members; may grow. */
+struct tiered_contribution {
+    size_t size;
+    const char *node;
+    uint64_t num_examples; /* 0..2^53 */
+    double local_steps;    /* from the update's metadata; NaN when absent */
+    double a_norm;         /* FedNova's ||a||_1; NaN when absent */
+    uint32_t staleness;    /* async rounds: published versions since its base */
+    uint32_t excluded; /* 1: a bad update kept only for n and f; its distances are +Inf,
+                          and the host ignores whatever coefficient it gets */
+};
+
+struct tiered_round_view {
+    size_t size;
+    size_t n; /* contributions, in canonical child order */
+    const struct tiered_contribution *const *contributions;
+    const double *gram; /* by ops->needs; NULL for nothing */
+};
+
+struct tiered_aggregator_ops {
+    size_t size;
+    enum tiered_needs needs;
+    uint32_t acts_on; /* TIERED_ROLE_BIT()s */
+
+    int (*init)(const struct tiered_host *host, const void *config, void **ret_state,
+                struct tiered_error *err);
+    void (*destroy)(void *state);
+    /** Write view->n coefficients, finite. Refuse a round that has no sensible result
+        (no examples at all) with TIERED_ERANGE: the model then stays. */
+    int (*weigh)(void *state, const struct tiered_round_view *view, double *ret_weights,
+                 struct tiered_error *err);
+    /** From `n_rows` >= 1 rows of `n` finite values make out[n]. Rows do not alias out.
+        weights holds the rows' own coefficients. May run for several blocks at once
+       when the plugin is TIERED_CONCURRENT. Both NULL: the weighted sum. */
+    int (*columns_f32)(void *state, const float *const *rows, const double *weights,
+                       size_t n_rows, size_t n, float *out, struct tiered_error *err);
+    int (*columns_f64)(void *state, const double *const *rows, const double *weights,
+                       size_t n_rows, size_t n, double *out, struct tiered_error *err);
+    /** Opaque models (TIERED_ACCEPTS_BLOBS), instead of weigh and columns: merge the
+       base (may be NULL) and n blobs into out. With capacity 0 it only tells *ret_size.
+     */
+    int (*blobs)(void *state, const struct tiered_round_view *view, const void *base,
+                 size_t base_size, const void *const *blobs, const size_t *sizes,
+                 void *out, size_t capacity, size_t *ret_size,
+                 struct tiered_error *err);
+    struct tiered_saved_state saved;
+};
+
+#endif

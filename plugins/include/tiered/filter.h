@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Filters: one stage of a pipe. Codecs make an update smaller, privacy filters bound or
+ * blur it. A pipe runs its filters in order on the sender and their inverses in reverse
+ * order on the receiver, block by block in bounded memory.
+ *
+ * Sender:    init ( begin scan(block)* header forward(block)* end )* destroy
+ * Receiver:  init ( inverse_begin inverse(block)* inverse_end )* destroy
+ *
+ * scan() is called only with TIERED_NEEDS_SCAN, for every block, before the first
+ * forward(). header() gives the bytes that travel once, ahead of the blocks. begin()
+ * after an unfinished pass discards that pass.
+ *
+ * The first filter's input is a block's raw bytes: block->n_elements of block->dtype.
+ * A later one's is whatever the filter before it made: `in_size` bytes.
+ * With TIERED_CONCURRENT, forward() and inverse() of different blocks may overlap.
+ */
+#ifndef TIERED_FILTER_H
+#define TIERED_FILTER_H
+
+#include "plugin.h"
+
+#define TIERED_FILTER_HEADER_MAX (1u << 20)
+
+struct tiered_filter_ops {
+    size_t size;
+
+    int (*init)(const struct tiered_host *host, const void *config,
+                const struct tiered_manifest *manifest, void **ret_state,
+                struct tiered_error *err);
+    void (*destroy)(void *state);
+
+    /** The host's node and path name the pass: seeds depend on them. NULL: nothing. */
+    int (*begin)(void *state, const struct tiered_host *host, struct tiered_error *err);
+    int (*scan)(void *state, const struct tiered_block *block, const void *in,
+                size_t in_size, struct tiered_error *err);
+    int (*header)(void *state, void *out, size_t capacity, size_t *ret_size,
+                  struct tiered_error *err);
+    /** The most bytes that forward() may make of in_size. */
+    size_t (*bound)(void *state, size_t in_size);
+    int (*forward)(void *state, const struct tiered_block *block, const void *in,
+                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                   struct tiered_error *err);
+    /** The pass is written: what producing it advanced may be saved now. NULL: nothing.
+     */
+    int (*end)(void *state, struct tiered_error *err);
+
+    int (*inverse_begin)(void *state, const void *header, size_t header_size,
+                         struct tiered_error *err);
+    /** `capacity` is the largest output that the caller accepts: make no more. The
+        input comes from the network: trust nothing in it. */
+    int (*inverse)(void *state, const struct tiered_block *block, const void *in,
+                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                   struct tiered_error *err);
+    int (*inverse_end)(void *state, struct tiered_error *err);
+    struct tiered_saved_state saved; /* error feedback and the like */
+};
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Options: one row says everything about one of a plugin's options.
+ *
+ * The same rows parse the topology, apply defaults, check ranges, print `tiered plugins
+ * show NAME` and make the editors' schema. The host fills the plugin's own config
+ * struct by offset and hands it to init(); strings and lists in it live until
+ * destroy().
+ *
+ *     struct config { double beta; int64_t trim; };
+ *     static const struct tiered_option options[] = {
+ *         TIERED_OPTION_DOUBLE(struct config, beta, "0.2", 0, 0.5, "share cut a side"),
+ *         …
+ *     };
+ *
+ * Rows may grow at their end: the descriptor carries the size of a row.
+ */
+#ifndef TIERED_OPTION_H
+#define TIERED_OPTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum tiered_option_type {
+    TIERED_BOOLEAN,  /* bool */
+    TIERED_INTEGER,  /* int64_t, min..max */
+    TIERED_DOUBLE,   /* double, min..max, finite */
+    TIERED_STRING,   /* const char *, NULL when absent */
+    TIERED_DURATION, /* uint64_t milliseconds; written "500ms", "30s", "10m", "2h" */
+    TIERED_BYTES,    /* uint64_t bytes; written "512MiB", "64KiB", "1GiB", "100MB" */
+    TIERED_CHOICE,   /* int32_t: index of one of `nested`; written as its bare name, or
+                        as {name: {its own options}} where it has some */
+    TIERED_SECTION,  /* bool: present; a mapping of `nested` options */
+    TIERED_INTEGERS, /* struct tiered_integers, each min..max */
+    TIERED_STRINGS,  /* struct tiered_strings */
+    TIERED_PAIRS,    /* struct tiered_strings of "KEY=VALUE", written as a mapping */
+};
+
+struct tiered_integers {
+    size_t n;
+    const int64_t *items;
+};
+
+struct tiered_strings {
+    size_t n;
+    const char *const *items;
+};
+
+enum tiered_option_flags {
+    TIERED_REQUIRED = 1,      /* must be written */
+    TIERED_EXCLUSIVE_MIN = 2, /* the value must be above min */
+    TIERED_EXCLUSIVE_MAX = 4, /* the value must be below max */
+};
+
+struct tiered_option {
+    const char *name;
+    enum tiered_option_type type;
+    const char *fallback; /* the default as a user would write it; NULL: absent. Absent
+                             numbers are left as zero bytes, absent strings as NULL */
+    double min, max;      /* numbers only; min == max == 0: any */
+    const char *unit;     /* "examples", "rounds"; NULL where the type says it */
+    const char *help;     /* one line */
+    uint32_t flags;
+    size_t offset; /* of the value in the config struct */
+    const struct tiered_option
+        *nested; /* CHOICE: the alternatives; SECTION: its rows */
+    size_t n_nested;
+    size_t given_offset; /* of a bool set when the user wrote it; SIZE_MAX: none */
+};
+
+#define TIERED_NO_OFFSET SIZE_MAX
+
+#endif
