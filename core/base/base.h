@@ -85,6 +85,8 @@ bool tiered_digest_parse(const char *hex, struct tiered_digest *ret);
 
 /** CRC-32C (Castagnoli), as in iSCSI; hardware where there is some. Start with 0. */
 uint32_t tiered_crc32c(uint32_t crc, const void *data, size_t n);
+/** Its twin by tables, for machines without the instruction (and to test against). */
+uint32_t tiered_crc32c_portable(uint32_t crc, const void *data, size_t n);
 
 /** HMAC-SHA256(run seed, purpose, node, round path): design.md section 5. */
 void tiered_seed(uint64_t run_seed, const char *purpose, const char *node,
@@ -96,13 +98,18 @@ int tiered_secret(void *out, size_t n, struct tiered_error *err);
 uint64_t tiered_now_ms(void);
 uint64_t tiered_wall_ms(void);
 
-/** Whole files. read: refuses more than `limit` bytes before reading. write: a
-   temporary file beside it, fsync, rename, fsync of the folder: the old or the new,
-   never a mix. */
+/** Whole files. read: refuses more than `limit` bytes before reading; TIERED_ENOENT
+   when there is no such file. write: a temporary file beside it, fsync, rename, fsync
+   of the folder: the old or the new, never a mix. A link is followed; what is no
+   regular file
+   (/dev/stdout) is written in place. `mode` is subject to the umask. */
 int tiered_file_read(const char *path, size_t limit, struct tiered_bytes *ret,
                      struct tiered_error *err);
 int tiered_file_write(const char *path, const void *data, size_t n,
                       struct tiered_error *err);
+int tiered_file_write_mode(const char *path, unsigned mode, const void *data, size_t n,
+                           struct tiered_error *err);
+/** The folder and those above it; `mode` for each one made. */
 int tiered_mkdirs(const char *path, unsigned mode, struct tiered_error *err);
 int tiered_fsync_folder(const char *path, struct tiered_error *err);
 
