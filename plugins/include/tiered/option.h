@@ -9,9 +9,15 @@
  *
  *     struct config { double beta; int64_t trim; };
  *     static const struct tiered_option options[] = {
- *         TIERED_OPTION_DOUBLE(struct config, beta, "0.2", 0, 0.5, "share cut a side"),
+ *         TIERED_OPTION_DOUBLE(struct config, beta, "0.2", 0, 0.5, "share cut a side",
+ *                              .flags = TIERED_EXCLUSIVE_MAX),
  *         …
  *     };
+ *
+ * An option's name matches [a-z0-9][a-z0-9_-]*. Of an alternative of a CHOICE only the
+ * name, the help and its own options (nested, n_nested) count; those are filled into
+ * the same config struct. Options of alternatives not chosen, and of a SECTION not
+ * written, get their defaults all the same.
  *
  * Rows may grow at their end: the descriptor carries the size of a row.
  */
@@ -58,7 +64,7 @@ struct tiered_option {
     enum tiered_option_type type;
     const char *fallback; /* the default as a user would write it; NULL: absent. Absent
                              numbers are left as zero bytes, absent strings as NULL */
-    double min, max;      /* numbers only; min == max == 0: any */
+    double min, max;      /* numbers only, the second may be INFINITY; both 0: any */
     const char *unit;     /* "examples", "rounds"; NULL where the type says it */
     const char *help;     /* one line */
     uint32_t flags;
@@ -66,9 +72,34 @@ struct tiered_option {
     const struct tiered_option
         *nested; /* CHOICE: the alternatives; SECTION: its rows */
     size_t n_nested;
-    size_t given_offset; /* of a bool set when the user wrote it; SIZE_MAX: none */
+    size_t given_offset; /* of a bool set when the user wrote it; 0 or SIZE_MAX: none
+                            (so such a bool is not the struct's first member) */
 };
 
 #define TIERED_NO_OFFSET SIZE_MAX
+
+/* One row each. `config` is the struct's type and `member` its member, whose name is
+   the option's; after the help any other member of the row may follow. */
+#define TIERED_OPTION_ROW(type_, config, member, default_, ...)                        \
+    {                                                                                  \
+        .name = #member, .type = (type_), .fallback = (default_),                      \
+        .offset = offsetof(config, member), .given_offset = TIERED_NO_OFFSET,          \
+        __VA_ARGS__                                                                    \
+    }
+#define TIERED_OPTION_BOOLEAN(config, member, default_, ...)                           \
+    TIERED_OPTION_ROW(TIERED_BOOLEAN, config, member, default_, .help = __VA_ARGS__)
+#define TIERED_OPTION_INTEGER(config, member, default_, min_, max_, ...)               \
+    TIERED_OPTION_ROW(TIERED_INTEGER, config, member, default_, .min = (min_),         \
+                      .max = (max_), .help = __VA_ARGS__)
+#define TIERED_OPTION_DOUBLE(config, member, default_, min_, max_, ...)                \
+    TIERED_OPTION_ROW(TIERED_DOUBLE, config, member, default_, .min = (min_),          \
+                      .max = (max_), .help = __VA_ARGS__)
+#define TIERED_OPTION_STRING(config, member, default_, ...)                            \
+    TIERED_OPTION_ROW(TIERED_STRING, config, member, default_, .help = __VA_ARGS__)
+#define TIERED_OPTION_CHOICE(config, member, default_, alternatives, ...)              \
+    TIERED_OPTION_ROW(TIERED_CHOICE, config, member, default_,                         \
+                      .nested = (alternatives),                                        \
+                      .n_nested = sizeof(alternatives) / sizeof((alternatives)[0]),    \
+                      .help = __VA_ARGS__)
 
 #endif
