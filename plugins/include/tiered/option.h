@@ -83,8 +83,7 @@ struct tiered_option {
 #define TIERED_OPTION_ROW(type_, config, member, default_, ...)                        \
     {                                                                                  \
         .name = #member, .type = (type_), .fallback = (default_),                      \
-        .offset = offsetof(config, member), .given_offset = TIERED_NO_OFFSET,          \
-        __VA_ARGS__                                                                    \
+        .offset = offsetof(config, member), __VA_ARGS__                                \
     }
 #define TIERED_OPTION_BOOLEAN(config, member, default_, ...)                           \
     TIERED_OPTION_ROW(TIERED_BOOLEAN, config, member, default_, .help = __VA_ARGS__)
