@@ -31,8 +31,14 @@ struct tiered_frame {
 int tiered_frame_unpack(const void *data, size_t size, struct tiered_frame *ret,
                         struct tiered_error *err);
 void tiered_frame_finish(struct tiered_frame *frame);
+/** Any message of tiered.proto by itself (a Head in a file), bounded the same way. Free
+    with protobuf_c_message_free_unpacked(message, NULL). */
+int tiered_wire_unpack(const ProtobufCMessageDescriptor *desc, const void *data,
+                       size_t size, ProtobufCMessage **ret, struct tiered_error *err);
 
-/** Pack everything but a body of `body_size` bytes that follows (0: none). malloc'd. */
+/** Pack everything but a body of `body_size` bytes that follows (0: none). malloc'd.
+    What a peer would refuse is refused here: EINVAL for a field, ENOMEM for a frame
+   over TIERED_MESSAGE_MAX (the table of a model of very many tensors, say). */
 int tiered_frame_pack(const Tiered__V1__Frame *pb, size_t body_size, uint8_t **ret_head,
                       size_t *ret_head_size, struct tiered_error *err);
 
@@ -40,8 +46,9 @@ int tiered_frame_pack(const Tiered__V1__Frame *pb, size_t body_size, uint8_t **r
 int tiered_frame_path(const Tiered__V1__Frame *pb, struct tiered_path *ret,
                       struct tiered_error *err);
 
-/** Between a Head's tensors and a layout. to: malloc'd array of n tensors in *ret; free
-    with tiered_wire_free_tensors. from: everything checked as for a file. */
+/** Between a Head's tensors and a layout. to: malloc'd array of n tensors in *ret,
+   which borrow the layout's names; free with tiered_wire_free_tensors. from: everything
+   checked as for a file. */
 int tiered_wire_tensors(const struct tiered_layout *layout, Tiered__V1__Tensor ***ret,
                         size_t *ret_n, struct tiered_error *err);
 void tiered_wire_free_tensors(Tiered__V1__Tensor **tensors, size_t n);
