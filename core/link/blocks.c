@@ -31,7 +31,8 @@ static void fill_context(Tiered__V1__Frame *frame,
     frame->path = (uint32_t *)context->path.n;
 }
 
-int tiered_link_send(struct tiered_conn *conn, const struct tiered_frame_context *context,
+int tiered_link_send(struct tiered_conn *conn,
+                     const struct tiered_frame_context *context,
                      Tiered__V1__Frame *frame, struct tiered_error *err)
 {
     uint8_t *head = NULL;
@@ -117,7 +118,8 @@ static int send_flight(struct tiered_sender *s, struct flight *flight, size_t *r
     struct tiered_outgoing out = {.done = block_done, .opaque = flight};
     out.body = block_bytes(s, flight, *ret_size, err);
     out.body_size = *ret_size;
-    if (!out.body || tiered_frame_pack(&frame, *ret_size, &head, &out.head_size, err) < 0) {
+    if (!out.body ||
+        tiered_frame_pack(&frame, *ret_size, &head, &out.head_size, err) < 0) {
         return -1;
     }
     out.head = head;
@@ -174,7 +176,8 @@ static void feed(struct tiered_sender *s)
 int tiered_sender_start(struct tiered_conn *conn, struct tiered_encoded *encoded,
                         uint32_t first, const struct tiered_frame_context *context,
                         bool close_after, void (*sent)(void *user, size_t bytes),
-                        void *user, struct tiered_sender **ret, struct tiered_error *err)
+                        void *user, struct tiered_sender **ret,
+                        struct tiered_error *err)
 {
     struct tiered_sender *s = calloc(1, sizeof(*s));
     if (!s) {

@@ -20,7 +20,8 @@ struct tiered_frame_context {
 };
 
 /** Pack and send one frame without payload. */
-int tiered_link_send(struct tiered_conn *conn, const struct tiered_frame_context *context,
+int tiered_link_send(struct tiered_conn *conn,
+                     const struct tiered_frame_context *context,
                      Tiered__V1__Frame *frame, struct tiered_error *err);
 /** Send a Refusal, then half-close. */
 void tiered_link_refuse(struct tiered_conn *conn,
@@ -29,12 +30,13 @@ void tiered_link_refuse(struct tiered_conn *conn,
 
 struct tiered_sender;
 /** Send blocks `first` … of `encoded` (referenced), then half-close when `close_after`.
-    The context's strings must outlive the sender; `sent` (may be NULL) is called with each
-    block's size. */
+    The context's strings must outlive the sender; `sent` (may be NULL) is called with
+   each block's size. */
 int tiered_sender_start(struct tiered_conn *conn, struct tiered_encoded *encoded,
                         uint32_t first, const struct tiered_frame_context *context,
                         bool close_after, void (*sent)(void *user, size_t bytes),
-                        void *user, struct tiered_sender **ret, struct tiered_error *err);
+                        void *user, struct tiered_sender **ret,
+                        struct tiered_error *err);
 /** Send nothing more; before the connection is closed. Takes NULL. */
 void tiered_sender_stop(struct tiered_sender *sender);
 
