@@ -87,7 +87,9 @@ int link_unpack(struct tiered_server *server, struct tiered_message *message,
     if (tiered_frame_unpack(message->data, message->size, ret, err) < 0) {
         return -1;
     }
-    if (strcmp(ret->pb->run, server->config.run) != 0) {
+    /* an agent that has no assignment yet does not know the run */
+    bool unknown = ret->pb->run[0] == '\0' && ret->pb->node[0] == '\0';
+    if (!unknown && strcmp(ret->pb->run, server->config.run) != 0) {
         tiered_frame_finish(ret);
         return tiered_fail(err, TIERED_EPEER, "frame for another run");
     }
