@@ -110,6 +110,14 @@ int tiered_file_write(const char *path, const void *data, size_t n,
 int tiered_file_write_mode(const char *path, unsigned mode, const void *data, size_t n,
                            struct tiered_error *err);
 /** The folder and those above it; `mode` for each one made. */
+/** The same for what does not lie in one piece: the parts one after the other. */
+struct tiered_part {
+    const void *data;
+    size_t size;
+};
+int tiered_file_write_parts(const char *path, unsigned mode,
+                            const struct tiered_part *parts, size_t n,
+                            struct tiered_error *err);
 int tiered_mkdirs(const char *path, unsigned mode, struct tiered_error *err);
 int tiered_fsync_folder(const char *path, struct tiered_error *err);
 
