@@ -97,6 +97,8 @@ int tiered_secret(void *out, size_t n, struct tiered_error *err);
 /** Monotonic and wall-clock milliseconds. Never called by core/round. */
 uint64_t tiered_now_ms(void);
 uint64_t tiered_wall_ms(void);
+/** The wall clock now, "2026-01-31T12:00:00.123Z". */
+void tiered_wall_text(char out[32]);
 
 /** Whole files. read: refuses more than `limit` bytes before reading; TIERED_ENOENT
    when there is no such file. write: a temporary file beside it, fsync, rename, fsync
