@@ -120,6 +120,12 @@ struct tiered_part {
 int tiered_file_write_parts(const char *path, unsigned mode,
                             const struct tiered_part *parts, size_t n,
                             struct tiered_error *err);
+/** Exactly n bytes at a place of an open file. A file that ends before is ECORRUPT. The
+    caller puts the file's name in front of the error. */
+int tiered_read_at(int fd, void *out, size_t n, uint64_t offset,
+                   struct tiered_error *err);
+int tiered_write_at(int fd, const void *data, size_t n, uint64_t offset,
+                    struct tiered_error *err);
 int tiered_mkdirs(const char *path, unsigned mode, struct tiered_error *err);
 int tiered_fsync_folder(const char *path, struct tiered_error *err);
 

@@ -28,29 +28,6 @@ static int prefix(struct tiered_error *err, const char *path)
     return tiered_error_prefix(err, "'%s': ", tail(path));
 }
 
-static int read_at(int fd, void *out, size_t n, uint64_t offset,
-                   struct tiered_error *err)
-{
-    uint8_t *at = out;
-    while (n) {
-        ssize_t got = pread(fd, at, n, (off_t)offset);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return tiered_fail(err, TIERED_EIO, "cannot read: %s", strerror(errno));
-        }
-        if (got == 0) {
-            return tiered_fail(err, TIERED_ECORRUPT, "the file is cut off at byte %llu",
-                               (unsigned long long)offset);
-        }
-        at += got;
-        offset += (uint64_t)got;
-        n -= (size_t)got;
-    }
-    return 0;
-}
-
 static int read_header(struct tiered_safetensors *f, uint64_t file_size,
                        struct tiered_error *err)
 {
@@ -60,7 +37,7 @@ static int read_header(struct tiered_safetensors *f, uint64_t file_size,
                            "not a safetensors file: it has %llu bytes",
                            (unsigned long long)file_size);
     }
-    if (read_at(f->fd, &size, sizeof(size), 0, err) < 0) {
+    if (tiered_read_at(f->fd, &size, sizeof(size), 0, err) < 0) {
         return -1;
     }
     if (size > TIERED_HEADER_MAX) {
@@ -80,7 +57,7 @@ static int read_header(struct tiered_safetensors *f, uint64_t file_size,
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     f->data_start = sizeof(size) + size;
-    return read_at(f->fd, json, (size_t)size, sizeof(size), err) < 0
+    return tiered_read_at(f->fd, json, (size_t)size, sizeof(size), err) < 0
                ? -1
                : tiered_header_parse(json, (size_t)size, file_size - f->data_start,
                                      &f->header, err);
@@ -158,7 +135,7 @@ int tiered_safetensors_read_block(const struct tiered_safetensors *f, uint32_t b
     const struct tiered_block *b = &layout->blocks[block];
     uint64_t offset = f->data_start + f->header.begins[b->first_tensor] +
                       b->first_element * tiered_dtype_size(b->dtype);
-    if (read_at(f->fd, out, (size_t)b->size_bytes, offset, err) < 0) {
+    if (tiered_read_at(f->fd, out, (size_t)b->size_bytes, offset, err) < 0) {
         tiered_error_prefix(
             err, "tensor '%.100s': ", layout->m.tensors[b->first_tensor].name);
         return prefix(err, f->path);
