@@ -485,6 +485,7 @@ static void a_peer_that_is_killed(void **state)
     assert_int_equal(c->end, TIERED_END_BROKEN);
     assert_int_equal(idle->end, TIERED_END_BROKEN);
     assert_int_equal(idle->half_closed, 0);
+    kit_listen(p, KIT_DROP); /* its address is free again */
     kit_finish(p);
     free(buffer);
 }
@@ -510,6 +511,7 @@ static void a_peer_that_is_frozen(void **state)
     WAIT_FOR(c->closed && c->done == N && late->closed);
     assert_int_equal(c->end, TIERED_END_CANCELLED);
     end_peer(&peer);
+    kit_listen(p, KIT_DROP);
     kit_finish(p);
     free(buffer);
 }

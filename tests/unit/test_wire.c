@@ -300,6 +300,49 @@ static void any_message_by_itself(void **state)
         -1);
 }
 
+static void layout_round_trip(void **state)
+{
+    (void)state;
+    const uint64_t shape[] = {784, 200};
+    struct tiered_error err = {0};
+    struct tiered_layout_builder *b = tiered_layout_build();
+    assert_int_equal(
+        tiered_layout_add(b, "w1", TIERED_F32, TIERED_PARAMETER, 2, shape, &err), 0);
+    assert_int_equal(
+        tiered_layout_add(b, "n", TIERED_I64, TIERED_BUFFER, 0, NULL, &err), 0);
+    struct tiered_layout *layout = tiered_layout_seal(b, &err), *back;
+    assert_non_null(layout);
+    Tiered__V1__Frame pb = TIERED__V1__FRAME__INIT;
+    Tiered__V1__Head head = TIERED__V1__HEAD__INIT;
+    struct tiered_frame frame;
+    assert_int_equal(tiered_wire_tensors(layout, &head.tensors, &head.n_tensors, &err),
+                     0);
+    pb.body_case = TIERED__V1__FRAME__BODY_HEAD;
+    pb.head = &head;
+    struct packed p = pack(&pb, NULL, 0);
+    assert_int_equal(tiered_frame_unpack(p.bytes, p.size, &frame, &err), 0);
+    assert_int_equal(tiered_wire_layout(frame.pb->head, &back, &err), 0);
+    assert_int_equal(tiered_layout_match(layout, back, &err), 0);
+    assert_true(tiered_digest_equal(&layout->digest, &back->digest));
+    tiered_layout_unref(back);
+    static const struct {
+        uint32_t dtype, role;
+        const char *text;
+    } rows[] = {{TIERED_N_DTYPES, 0, "tensor 'n': unknown dtype 13"},
+                {0, TIERED_N_ROLES, "tensor 'n': unknown role 4"}};
+    for (size_t i = 0; i < TIERED_COUNT(rows); i++) {
+        frame.pb->head->tensors[1]->dtype = rows[i].dtype;
+        frame.pb->head->tensors[1]->role = rows[i].role;
+        assert_int_equal(tiered_wire_layout(frame.pb->head, &back, &err), -1);
+        assert_string_equal(err.text, rows[i].text);
+        assert_int_equal(err.code, TIERED_EPEER);
+    }
+    tiered_frame_finish(&frame);
+    free(p.bytes);
+    tiered_wire_free_tensors(head.tensors, head.n_tensors);
+    tiered_layout_unref(layout);
+}
+
 static void metrics_and_digests(void **state)
 {
     (void)state;
@@ -343,6 +386,7 @@ int main(void)
         cmocka_unit_test(unknown_fields_are_skipped),
         cmocka_unit_test(malformed),
         cmocka_unit_test(any_message_by_itself),
+        cmocka_unit_test(layout_round_trip),
         cmocka_unit_test(metrics_and_digests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
