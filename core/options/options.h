@@ -39,18 +39,27 @@ int tiered_config_fill(const struct tiered_option *rows, size_t n_rows, size_t r
                        struct tiered_config *ret, struct tiered_diagnostics *diag);
 void tiered_config_finish(struct tiered_config *config);
 
-/** The same from JSON text, as an assignment carries it; one error in *err. */
+/** The same from JSON text, as an assignment carries it (NULL or "": no options); the
+    first error in *err. */
 int tiered_config_from_json(const struct tiered_plugin *plugin, const char *json,
                             struct tiered_config *ret, struct tiered_error *err);
 
 /** "beta=0.2,partition.dirichlet.alpha=1" to the JSON of a mapping, malloc'd: the
-   command line's way to write options. Values may hold [1,2] and {…}. */
+   command line's way to write options. Values may hold [1,2] and {…}; a value in quotes
+   is a string whatever it looks like. */
 char *tiered_options_parse(const char *text, struct tiered_error *err);
 
-/** Row i of a table whose rows may be shorter than ours: a zero-filled copy. */
+/** Row i of a table whose rows may be shorter than ours: a zero-filled copy, whose
+    given_offset is TIERED_NO_OFFSET when there is none. */
 struct tiered_option tiered_option_row(const struct tiered_option *rows,
                                        size_t row_size, size_t i);
+/** Is the table sound: names, types, ranges, places inside the config struct, nesting?
+    0, or -1 with what is wrong with which row. */
+int tiered_option_rows_check(const struct tiered_option *rows, size_t n_rows,
+                             size_t row_size, size_t config_size,
+                             struct tiered_error *err);
 /** "number in [0, 0.5)", "duration", "one of iid, shards, dirichlet". */
-void tiered_option_type_text(const struct tiered_option *row, char *out, size_t size);
+void tiered_option_type_text(const struct tiered_option *row, size_t row_size,
+                             char *out, size_t size);
 
 #endif
