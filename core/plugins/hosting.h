@@ -22,7 +22,8 @@ struct tiered_hosting {
     _Atomic uint32_t progress_ppm; /* 0..1000000 */
 };
 
-/** Names are copied; NULL counts as "". Does not allocate. */
+/** Names are copied; NULL counts as "". Does not allocate. The host points into
+    `hosting`, which therefore must not move. */
 void tiered_hosting_init(struct tiered_hosting *hosting, uint64_t run_seed,
                          const char *tag, const char *tier, const char *node,
                          const char *path);
