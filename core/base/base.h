@@ -97,6 +97,8 @@ int tiered_secret(void *out, size_t n, struct tiered_error *err);
 /** Monotonic and wall-clock milliseconds. Never called by core/round. */
 uint64_t tiered_now_ms(void);
 uint64_t tiered_wall_ms(void);
+/** The wall clock now, "2026-01-31T12:00:00.123Z". */
+void tiered_wall_text(char out[32]);
 
 /** Whole files. read: refuses more than `limit` bytes before reading; TIERED_ENOENT
    when there is no such file. write: a temporary file beside it, fsync, rename, fsync
@@ -110,6 +112,20 @@ int tiered_file_write(const char *path, const void *data, size_t n,
 int tiered_file_write_mode(const char *path, unsigned mode, const void *data, size_t n,
                            struct tiered_error *err);
 /** The folder and those above it; `mode` for each one made. */
+/** The same for what does not lie in one piece: the parts one after the other. */
+struct tiered_part {
+    const void *data;
+    size_t size;
+};
+int tiered_file_write_parts(const char *path, unsigned mode,
+                            const struct tiered_part *parts, size_t n,
+                            struct tiered_error *err);
+/** Exactly n bytes at a place of an open file. A file that ends before is ECORRUPT. The
+    caller puts the file's name in front of the error. */
+int tiered_read_at(int fd, void *out, size_t n, uint64_t offset,
+                   struct tiered_error *err);
+int tiered_write_at(int fd, const void *data, size_t n, uint64_t offset,
+                    struct tiered_error *err);
 int tiered_mkdirs(const char *path, unsigned mode, struct tiered_error *err);
 int tiered_fsync_folder(const char *path, struct tiered_error *err);
 

@@ -20,3 +20,13 @@ uint64_t tiered_wall_ms(void)
 {
     return read_ms(CLOCK_REALTIME);
 }
+
+void tiered_wall_text(char out[32])
+{
+    uint64_t ms = tiered_wall_ms();
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + n, 32 - n, ".%03uZ", (unsigned)(ms % 1000));
+}

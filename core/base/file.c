@@ -77,9 +77,10 @@ int tiered_file_read(const char *path, size_t limit, struct tiered_bytes *ret,
     return 0;
 }
 
-static int write_all(int fd, const void *data, size_t n)
+static int write_all(int fd, const struct tiered_part *part)
 {
-    const uint8_t *at = data;
+    const uint8_t *at = part->data;
+    size_t n = part->size;
     while (n) {
         ssize_t put = write(fd, at, n);
         if (put < 0 && errno == EINTR) {
@@ -90,6 +91,16 @@ static int write_all(int fd, const void *data, size_t n)
         }
         at += put;
         n -= (size_t)put;
+    }
+    return 0;
+}
+
+static int write_parts(int fd, const struct tiered_part *parts, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (write_all(fd, &parts[i]) < 0) {
+            return -1;
+        }
     }
     return 0;
 }
@@ -122,15 +133,15 @@ static int open_beside(const char *path, unsigned mode, char *name)
     return -1;
 }
 
-static int replace(const char *path, unsigned mode, const void *data, size_t n,
-                   struct tiered_error *err)
+static int replace(const char *path, unsigned mode, const struct tiered_part *parts,
+                   size_t n, struct tiered_error *err)
 {
     char name[PATH_MAX], folder[PATH_MAX];
     int fd = open_beside(path, mode, name);
     if (fd < 0) {
         return fail_errno(err, "write", path);
     }
-    bool written = write_all(fd, data, n) == 0 && fsync(fd) == 0;
+    bool written = write_parts(fd, parts, n) == 0 && fsync(fd) == 0;
     int cause = errno;
     written = close(fd) == 0 && written;
     if (!written || rename(name, path) < 0) {
@@ -143,18 +154,19 @@ static int replace(const char *path, unsigned mode, const void *data, size_t n,
     return tiered_fsync_folder(folder, err);
 }
 
-static int write_in_place(const char *path, const void *data, size_t n,
+static int write_in_place(const char *path, const struct tiered_part *parts, size_t n,
                           struct tiered_error *err)
 {
     TIERED_CLEANUP(close_fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write_all(fd, data, n) < 0) {
+    if (fd < 0 || write_parts(fd, parts, n) < 0) {
         return fail_errno(err, "write", path);
     }
     return 0;
 }
 
-int tiered_file_write_mode(const char *path, unsigned mode, const void *data, size_t n,
-                           struct tiered_error *err)
+int tiered_file_write_parts(const char *path, unsigned mode,
+                            const struct tiered_part *parts, size_t n,
+                            struct tiered_error *err)
 {
     char target[PATH_MAX];
     struct stat info;
@@ -165,9 +177,16 @@ int tiered_file_write_mode(const char *path, unsigned mode, const void *data, si
         }
         strcpy(target, path); /* a new file, or an error that replace() will name */
     } else if (stat(target, &info) == 0 && !S_ISREG(info.st_mode)) {
-        return write_in_place(path, data, n, err);
+        return write_in_place(path, parts, n, err);
     }
-    return replace(target, mode, data, n, err);
+    return replace(target, mode, parts, n, err);
+}
+
+int tiered_file_write_mode(const char *path, unsigned mode, const void *data, size_t n,
+                           struct tiered_error *err)
+{
+    struct tiered_part part = {.data = data, .size = n};
+    return tiered_file_write_parts(path, mode, &part, 1, err);
 }
 
 int tiered_file_write(const char *path, const void *data, size_t n,

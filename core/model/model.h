@@ -26,7 +26,8 @@ struct tiered_layout {
 
 struct tiered_layout_builder;
 struct tiered_layout_builder *tiered_layout_build(void);
-/** `name` is copied. Refuses duplicates, overflow, rank > 8, too many tensors. */
+/** `name` is copied: UTF-8 without control characters. Refuses overflow, rank > 8, too
+    many tensors; seal refuses duplicates. */
 int tiered_layout_add(struct tiered_layout_builder *b, const char *name,
                       enum tiered_dtype dtype, enum tiered_role role, uint32_t rank,
                       const uint64_t *shape, struct tiered_error *err);
@@ -68,6 +69,10 @@ bool tiered_dtype_parse(const char *name, enum tiered_dtype *ret);
 const char *tiered_role_name(enum tiered_role role);
 bool tiered_role_parse(const char *name, enum tiered_role *ret);
 bool tiered_dtype_is_float(enum tiered_dtype dtype);
+/** u8 and bool: never averaged, subtracted or converted. */
+bool tiered_dtype_is_opaque(enum tiered_dtype dtype);
+/** Parameter for floats, buffer for the rest. */
+enum tiered_role tiered_role_default(enum tiered_dtype dtype);
 
 /** Metadata of a file or update: ordered string pairs. Zeroed is empty. */
 struct tiered_metadata {
@@ -79,6 +84,9 @@ struct tiered_metadata {
 const char *tiered_metadata_get(const struct tiered_metadata *m, const char *key);
 int tiered_metadata_set(struct tiered_metadata *m, const char *key, const char *value,
                         struct tiered_error *err); /* both copied; replaces */
+/** The same without the search: `key` is known to be new. */
+int tiered_metadata_append(struct tiered_metadata *m, const char *key,
+                           const char *value, struct tiered_error *err);
 void tiered_metadata_finish(struct tiered_metadata *m);
 /** num_examples: absent is `fallback`; refuses what is not an integer in 0..2^53. */
 int tiered_metadata_num_examples(const struct tiered_metadata *m, uint64_t fallback,

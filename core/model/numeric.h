@@ -14,7 +14,8 @@ void tiered_to_f32(enum tiered_dtype dtype, const void *in, size_t n, float *out
 void tiered_from_f64(enum tiered_dtype dtype, const double *in, size_t n, void *out);
 void tiered_from_f32(enum tiered_dtype dtype, const float *in, size_t n, void *out);
 /** out = a - b and out = a + b in the dtype itself (integers wrap; f16 and bf16 through
-    f32). out may be a or b. */
+    f32). out may be a or b. Opaque values have no difference: they are replaced, so
+    subtract gives a, and add_to (a the base, b the delta) gives b. */
 void tiered_subtract(enum tiered_dtype dtype, const void *a, const void *b, size_t n,
                      void *out);
 void tiered_add_to(enum tiered_dtype dtype, const void *a, const void *b, size_t n,

@@ -12,6 +12,9 @@
  *   idle -START-> [pre] collecting [post] -> aggregating -> committing -> [evaluating]
  *        -> collecting … -> delivering -DELIVERED-> idle
  *
+ * A turn that cannot go on is "failed" until it is started again, by the same START
+ * (it retries the round) or a newer one; after TIERED_ON_STOP all is "stopped".
+ *
  * Rules, in short (design.md section 5):
  *  - a round closes when every sampled child that is not gone has contributed, or at
  *    quorum once the deadline has passed (at once if it passed already). Without a
@@ -21,14 +24,31 @@
  *    gone: given up. A round that can no longer reach its quorum fails the turn.
  *  - a bad update (refused, NaN …) makes its child missing in this round.
  *  - one contribution a (node, path): a second one is answered as settled or duplicate.
- *  - an update whose path is not the open round's is late: dropped, or kept for the
- * next round when `keep_late` and its base is that round's model.
+ *  - an update to the round before the open one is late: dropped, or, with `keep_late`
+ *    and that child's own update still missing, taken for the open round if its base is
+ *    that round's model. Anything older is dropped.
+ *  - an update to a newer round than this node knows of, while none is open, is kept
+ *    for when that round opens: after our crash, children send again before the parent
+ *    has ordered the round again.
  *  - events of another generation are refused.
- *  - sampling depends on seed, node and path alone, and picks among the children that
- * are not gone, in canonical order.
+ *  - sampling depends on seed, node and path alone: the first of a shuffle of all
+ *    children that are not gone.
  *  - a newer START while a turn runs abandons that turn (its contributions are lost and
- *    reported); the same START again is answered with the same delivery.
+ *    reported); the same START again is answered with the same delivery. While the
+ *    driver aggregates or commits, a newer START waits for TIERED_ON_COMMITTED.
  *  - num_examples of a delivery is the sum over all contributions of its turn.
+ *  - an evaluation closes when every child that is not gone has answered; lost ones are
+ *    not waited for once the deadline has passed, nor below a quorum of 100 % once a
+ *    quorum has answered. (With 100 % and no deadline they are waited for, as in a
+ *    round: a crash then cannot change what a stop condition sees.)
+ *  - an evaluation ordered by the parent closes the parent's round, so a turn that
+ *    still runs for it is abandoned.
+ *
+ * Every TIERED_ON_OFFER is answered within its step by exactly one of RECEIVE, ACCEPT,
+ * REFUSE or SETTLE for that child and path. Updates stay the driver's: it frees one at
+ * DROP_UPDATE, and all that a record counts when it has carried COMMIT out. A crash
+ * between COMMIT and COMMITTED may have hidden the latter, so the first START after a
+ * restore says COMMITTED again for the restored record: its path tells which round.
  *
  * Memory: O(children). Threads: none; one owner.
  */
@@ -61,7 +81,8 @@ struct tiered_round_config {
     int stop_sign; /* +1: stop at >= stop_at; -1: at <= */
     uint64_t seed;
     uint64_t generation;
-    uint32_t initial_child; /* asked for the initial model */
+    uint32_t initial_child;      /* asked for the initial model */
+    const char *const *children; /* names for reasons, borrowed; NULL: "child 2" */
 };
 
 enum tiered_round_event_kind {
@@ -72,16 +93,20 @@ enum tiered_round_event_kind {
     TIERED_ON_CHILD_LOST,  /* child: link down or not ready */
     TIERED_ON_CHILD_GONE,  /* child: given up */
     TIERED_ON_OFFER,       /* child, path, generation, base: wants to push an update */
-    TIERED_ON_UPDATE, /* child, path, update (a handle), num_examples, metrics: whole,
-                         verified, screened */
-    TIERED_ON_BAD_UPDATE, /* child, path: what it pushed was refused or is unusable */
+    TIERED_ON_UPDATE, /* child, path, base, update (a handle), num_examples, metrics:
+                         whole, verified, screened. base none: that of its offer */
+    TIERED_ON_BAD_UPDATE, /* child, path: what it pushed was refused or is unusable, or
+                             it failed at its order. While aggregating: the driver gave
+                             the aggregation up because of this one update, and is told
+                             to AGGREGATE again without it */
     TIERED_ON_PHASE,      /* child, path, phase, step: its message arrived */
     TIERED_ON_AGGREGATED, /* base: digest of the new model */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays
                                */
     TIERED_ON_COMMITTED,      /* the record is durable */
-    TIERED_ON_EVALUATION,     /* child, path, base, num_examples, metrics */
-    TIERED_ON_TIMER,          /* timer */
+    TIERED_ON_EVALUATION,     /* child, path, base, num_examples, metrics; a child that
+                                 cannot evaluate answers with num_examples 0 */
+    TIERED_ON_TIMER,          /* timer, timer_id as they were set */
     TIERED_ON_DELIVERED,      /* the parent settled our delivery of `path` */
     TIERED_ON_STOP,           /* the run is over */
 };
@@ -94,7 +119,7 @@ enum tiered_round_timer {
 
 struct tiered_round_event {
     enum tiered_round_event_kind kind;
-    uint64_t generation;
+    uint64_t generation; /* of OFFER; elsewhere 0: this one's */
     uint32_t child;
     struct tiered_path path;
     struct tiered_digest base;
@@ -117,20 +142,27 @@ enum tiered_round_action_kind {
     TIERED_DO_DROP_UPDATE,  /* update, reason: free the stored update (late, duplicate)
                              */
     TIERED_DO_PHASE,        /* child, path, phase, step: send it its message */
-    TIERED_DO_PHASE_CLOSED, /* phase, step: all that counts is in */
+    TIERED_DO_PHASE_CLOSED, /* path, phase, step: all that counts is in; updates[]: the
+                               children that answered */
     TIERED_DO_SET_TIMER,    /* timer, timer_id, after_ms; a later one replaces it */
     TIERED_DO_CLEAR_TIMER,  /* timer */
-    TIERED_DO_AGGREGATE,    /* updates[n_updates] in canonical child order; base */
-    TIERED_DO_COMMIT,       /* record: write it, fsync, then TIERED_ON_COMMITTED */
-    TIERED_DO_COMMITTED,    /* summary of the committed round, for the record */
+    TIERED_DO_AGGREGATE, /* path; updates[n_updates] in canonical child order; base */
+    TIERED_DO_COMMIT,    /* record: write it, fsync, then TIERED_ON_COMMITTED */
+    TIERED_DO_COMMITTED, /* path, record, updates, num_examples (of this round),
+                            metrics: the committed round, for the run's record. Comes
+                            after the round's evaluation when one is due, and metrics
+                            then has its results too (they win over contributions'
+                            of the same name) */
     TIERED_DO_DELIVER, /* path, base (current model), num_examples, metrics: send up */
     TIERED_DO_DELIVER_INITIAL, /* update, child, path: send the initial model up as it
-                                  is */
+                                  is; the update is the driver's from here on */
     TIERED_DO_DELIVER_EVALUATION, /* path, base, num_examples, metrics */
     TIERED_DO_READY,   /* this node can take orders (quorum of its children is ready) */
     TIERED_DO_UNREADY, /* … no longer; reason */
     TIERED_DO_WARN,    /* reason: a wait, a late or duplicate update; for the log */
-    TIERED_DO_FAIL,    /* reason: this turn cannot be finished; sent up */
+    TIERED_DO_FAIL,    /* path, reason: this turn cannot be finished; sent up */
+    TIERED_DO_ACCEPT,  /* child, path: what it offers is here already, uncommitted: the
+                          push is done without its bytes; SETTLE follows in time */
 };
 
 /** One counted update. */
@@ -152,8 +184,11 @@ struct tiered_round_record {
     struct tiered_metrics metrics;  /* of the turn's last round, averaged by examples */
     uint32_t n_contributions;       /* of the last round */
     const struct tiered_counted *contributions;
-    uint32_t finished;     /* 1: the turn's rounds are done (or a stop condition met) */
+    uint32_t finished;     /* 1: the turn's rounds are done; a stop condition met later
+                              is found again by the evaluation */
     uint32_t total_rounds; /* committed since the node began */
+    uint32_t evaluation_due; /* 1: this round is followed by an evaluation, which is
+                                done again if the node restarts from this record */
 };
 
 struct tiered_round_action {
@@ -198,7 +233,8 @@ const char *tiered_round_state(const struct tiered_round *round);
 /** The open round's path (depth 0: none). */
 struct tiered_path tiered_round_open_path(const struct tiered_round *round);
 /** What the open round waits for, by child index and condition: "3 of 4 updates; waits
-    for child 2 (lost)". `name` gives a child's name. Empty when nothing is open. */
+    for child 2 (lost)". `name` gives a child's name (NULL: config's). Also what a
+    delivery, or a node that is not ready, waits for. Empty when idle and ready. */
 void tiered_round_why(const struct tiered_round *round,
                       const char *(*name)(void *user, uint32_t child), void *user,
                       char *out, size_t size);

@@ -7,9 +7,11 @@
  * before seal, which checks count, size and digest against the head. Reading: any
  * block, by any thread, once sealed.
  *
- * File form ("TIERED01"): magic, u32 head size, head (protobuf Head), then for each
- * block u32 size, u32 crc32c, bytes. Little endian. A file that was not sealed is not
- * trusted: it is verified again when opened.
+ * File form: the magic "TIERED01"; for each block u32 size, u32 crc32c, bytes; then the
+ * trailer: head (protobuf Head), the outbox's state, and a footer of 32 bytes that says
+ * where the trailer begins and how large its parts are, with the trailer's crc32c.
+ * Little endian. The trailer is written by seal, so a file without one was cut off by a
+ * crash; and the whole is verified when a file is opened again.
  */
 #ifndef TIERED_CORE_ENCODED_H
 #define TIERED_CORE_ENCODED_H
@@ -19,6 +21,9 @@
 #include "core/wire/wire.h"
 
 struct tiered_encoded;
+
+/** The most bytes that a block may become: it travels in one message. */
+#define TIERED_ENCODED_BLOCK_MAX (TIERED_BLOCK_BYTES + (60u << 10))
 
 /** For receiving: the head says everything, copied. path NULL: in memory; otherwise the
     file, made now. Bounds: n_blocks as the layout has, encoded_bytes at most raw + 1/8

@@ -23,7 +23,8 @@ int tiered_spool_open(const char *folder, uint64_t memory_bytes,
                       struct tiered_spool **ret, struct tiered_error *err);
 void tiered_spool_close(struct tiered_spool *spool);
 /** Room for an update with this head: in memory while the budget lasts. The spool
-   counts it until tiered_spool_release(). */
+   counts it until tiered_spool_release(). The reference in *ret is the spool's, which
+   that call drops: take another for what may outlive it. */
 int tiered_spool_receive(struct tiered_spool *spool, const Tiered__V1__Head *head,
                          struct tiered_encoded **ret, struct tiered_error *err);
 /** Give the budget back and drop the spool's reference. */
@@ -39,16 +40,19 @@ int tiered_outbox_begin(struct tiered_outbox *outbox, const struct tiered_path *
                         const Tiered__V1__Head *head, struct tiered_encoded **ret,
                         struct tiered_error *err);
 /** Seal it and make it stand, together with `state` (may be NULL), atomically: one
-    rename. Older entries of this node are superseded and removed. */
+    rename. Older entries of this node are superseded. The outbox takes its own
+    reference. */
 int tiered_outbox_commit(struct tiered_outbox *outbox, const struct tiered_path *path,
                          struct tiered_encoded *e, const void *state, size_t state_size,
                          struct tiered_error *err);
 /** The entry for `path`, with a reference; NULL when there is none. */
 struct tiered_encoded *tiered_outbox_get(struct tiered_outbox *outbox,
                                          const struct tiered_path *path);
-/** The state saved with the newest entry; kept when the entry is cleared. */
+/** The state saved with the newest entry; kept when the entry is cleared. Empty when
+    none was ever saved. */
 int tiered_outbox_state(struct tiered_outbox *outbox, struct tiered_bytes *ret,
                         struct tiered_error *err);
+/** The parent has settled `path`. Nothing happens when no such entry stands. */
 int tiered_outbox_clear(struct tiered_outbox *outbox, const struct tiered_path *path,
                         struct tiered_error *err);
 

@@ -41,7 +41,9 @@ struct tiered_host {
     /** One line, lower case, no newline. The host adds round, tier and node. */
     void (*log)(const struct tiered_host *host, enum tiered_level level,
                 const char *text);
-    /** 32 bytes decided by the run's seed, `purpose`, this node and this round. */
+    /** 32 bytes decided by the run's seed, `purpose`, this node and this round. A
+        purpose that begins with "run:" is seeded with an empty node and path: the same
+        on every node and in every round, for what all nodes must decide alike. */
     void (*seed)(const struct tiered_host *host, const char *purpose, uint8_t out[32]);
     /** `n` bytes of the operating system's generator. Returns 0, or -1 with *err. */
     int (*secret)(const struct tiered_host *host, void *out, size_t n,

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pre and post phases: steps of opaque messages, each closed like a round. Who
+   misses a step before the updates is out of the round; who misses one after them is a
+   dropout, and its update stays. */
+#include "core/round/inside.h"
+
+const struct tiered_phase_rules *round_phase_rules(const struct tiered_round *r)
+{
+    return r->state == ROUND_PRE ? &r->config.pre : &r->config.post;
+}
+
+static bool takes_part(const struct tiered_round *r, enum membership member)
+{
+    return member == MEMBER_IN || (r->state == ROUND_PRE && member == MEMBER_WAITED);
+}
+
+bool round_in_phase(const struct tiered_round *r, uint32_t child)
+{
+    return (r->state == ROUND_PRE || r->state == ROUND_POST) &&
+           takes_part(r, r->children[child].member);
+}
+
+uint32_t round_phase_count(const struct tiered_round *r, enum link_state link,
+                           bool answered)
+{
+    uint32_t n = r->count[MEMBER_IN][link][answered];
+    if (r->state == ROUND_PRE) {
+        n += r->count[MEMBER_WAITED][link][answered];
+    }
+    return n;
+}
+
+void round_order_phase(struct tiered_round *r, uint32_t child)
+{
+    struct tiered_round_action *action =
+        round_act_child(r, TIERED_DO_PHASE, child, &r->path);
+    action->phase = r->state == ROUND_PRE ? 1 : 2;
+    action->step = r->step;
+}
+
+static void begin_step(struct tiered_round *r, uint32_t step)
+{
+    uint64_t deadline_ms = round_phase_rules(r)->deadline_ms;
+    r->step = step;
+    r->deadline_passed = false;
+    round_no_answers(r);
+    if (deadline_ms) {
+        round_set_timer(r, TIERED_TIMER_HALF, deadline_ms / 2);
+        round_set_timer(r, TIERED_TIMER_PHASE, deadline_ms);
+    }
+    for (uint32_t i = 0; i < r->config.n_children; i++) {
+        if (round_in_phase(r, i) && r->children[i].link == LINK_READY) {
+            round_order_phase(r, i);
+        }
+    }
+    round_check_phase(r);
+}
+
+void round_begin_phase(struct tiered_round *r, enum round_state phase)
+{
+    r->state = phase;
+    begin_step(r, 1);
+}
+
+/* Returns the number of children that answered, now in r->answered. */
+static uint32_t part_from_silent(struct tiered_round *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->config.n_children; i++) {
+        struct round_child *c = &r->children[i];
+        if (!round_in_phase(r, i)) {
+            continue;
+        }
+        bool stored = c->member == MEMBER_IN;
+        if (c->answered) {
+            r->answered[n++] = (struct tiered_counted){i, stored ? c->update : 0,
+                                                       stored ? c->num_examples : 0};
+            continue;
+        }
+        char name[64];
+        round_warn(r, "%s missed step %u of the %s phase", round_child_name(r, i, name),
+                   r->step, r->state == ROUND_PRE ? "pre" : "post");
+        if (r->state == ROUND_PRE && stored) {
+            round_drop_stored(r, i, "it missed the pre phase");
+        }
+        round_set_member(r, i, r->state == ROUND_PRE ? MEMBER_MISSED : MEMBER_DROPPED);
+    }
+    return n;
+}
+
+static void close_step(struct tiered_round *r)
+{
+    round_clear_timers(r);
+    uint32_t n = part_from_silent(r);
+    struct tiered_round_action *action = round_act(r, TIERED_DO_PHASE_CLOSED);
+    action->path = r->path;
+    action->phase = r->state == ROUND_PRE ? 1 : 2;
+    action->step = r->step;
+    action->updates = r->answered;
+    action->n_updates = n;
+    if (r->step < round_phase_rules(r)->steps) {
+        begin_step(r, r->step + 1);
+    } else if (r->state == ROUND_PRE) {
+        round_begin_collecting(r);
+    } else {
+        round_aggregate(r);
+    }
+}
+
+void round_check_phase(struct tiered_round *r)
+{
+    const struct tiered_phase_rules *rules = round_phase_rules(r);
+    uint32_t answered = round_phase_count(r, LINK_READY, true) +
+                        round_phase_count(r, LINK_LOST, true) +
+                        round_phase_count(r, LINK_GONE, true);
+    uint32_t at_work = round_phase_count(r, LINK_READY, false);
+    uint32_t lost = round_phase_count(r, LINK_LOST, false);
+    uint32_t needed = round_share_up(rules->quorum, r->n_sampled);
+    if (answered + at_work + lost < needed) {
+        round_fail_quorum(r, "messages", answered, at_work + lost, needed);
+        return;
+    }
+    bool no_more = rules->deadline_ms == 0 && rules->quorum < 1 && at_work == 0;
+    if (at_work + lost == 0 ||
+        (answered >= needed && (r->deadline_passed || no_more))) {
+        close_step(r);
+    }
+}
+
+void round_on_phase(struct tiered_round *r, const struct tiered_round_event *event)
+{
+    if (round_in_phase(r, event->child) && !r->children[event->child].answered &&
+        event->phase == (r->state == ROUND_PRE ? 1u : 2u) && event->step == r->step &&
+        tiered_path_equal(&event->path, &r->path)) {
+        round_set_answered(r, event->child, true);
+        round_check_phase(r);
+    }
+}
