@@ -125,12 +125,12 @@ static enum verdict judge(const struct tiered_round *r, uint32_t child,
     if (path->depth && tiered_path_equal(path, &r->last_path)) {
         return judge_last(r, c, base, reason);
     }
-    if (!may_come(r, c, path)) {
-        if (path->depth && r->last_path.depth &&
-            tiered_path_compare(path, &r->last_path) < 0) {
-            return late(path, reason);
-        }
-    } else if (!round_is_open(r)) {
+    if (path->depth &&
+        (tiered_path_compare(path, &r->last_path) < 0 ||
+         (r->have_turn && tiered_path_compare(path, &r->record.turn) < 0))) {
+        return late(path, reason);
+    }
+    if (!round_is_open(r) && may_come(r, c, path)) {
         return KEEP;
     }
     char text[192];

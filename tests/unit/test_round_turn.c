@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Turns: repeated, newer and older orders, restarts from a record, evaluations, the
+   initial model, phases and the end of the run, with exact action lists. */
+#include "round_case.h"
+
+static void test_same_start_again(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    begin_ready(&config);
+    start("2", 'A');
+    IS(start("2", 'A'), "");
+    IS(start("1", 'A'), ""); /* older */
+    update(0, "2.1", 'A', 1, 4);
+    IS(start("2", 'A'), "");
+    aggregated('B');
+    committed();
+    IS(start("2", 'A'), "DELIVER 2 B n=4 loss=1");
+    delivered("2");
+    IS(start("2", 'A'), "DELIVER 2 B n=4 loss=1");
+    IS(start("1", 'A'), "");
+    IS(start("3", 'C'), "ORDER 0 3.1 C"); /* goes on without being settled */
+}
+
+static void test_newer_start_abandons(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    config.rounds_per_parent = 2;
+    config.deadline_ms = 100;
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    update(1, "1.1", 'A', 2, 3);
+    aggregated('B');
+    committed();
+    update(0, "1.2", 'B', 3, 5);
+    IS(start("2", 'C'),
+       "WARN (the turn 1 is abandoned after 1 of 2 rounds, a newer one was ordered: 12 "
+       "examples are lost); CLEAR half; CLEAR deadline; DROP 3 (its round was "
+       "abandoned); SETTLE 0 1.2 not (its round was abandoned); SET half 50; SET "
+       "deadline 100; ORDER 0 2.1 C; ORDER 1 2.1 C");
+    IS(offer(1, "1.2", 'B'), "WARN (an update of child 1 is dropped: late: round 1.2 "
+                             "is closed); SETTLE 1 1.2 "
+                             "not (late: round 1.2 is closed)");
+    update(0, "2.1", 'C', 4, 1);
+    IS(update(1, "2.1", 'C', 5, 1),
+       "CLEAR half; CLEAR deadline; AGGREGATE 2.1 C [0:4 1:5]");
+    IS(aggregated('D'), "COMMIT 2.1 D n=2 [0:4 1:5]"); /* of this turn alone */
+}
+
+static void test_newer_start_waits_for_the_driver(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    config.rounds_per_parent = 2;
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    IS(start("3", 'C'), "");
+    IS(start("2", 'X'), ""); /* older than the one that waits */
+    IS(aggregated('B'), "COMMIT 1.1 B n=4 [0:1]");
+    IS(start("3", 'C'), "");
+    IS(committed(), "SETTLE 0 1.1 counted; COMMITTED 1.1 B n=4 [0:1] loss=1; WARN (the "
+                    "turn 1 is abandoned after 1 of 2 rounds, a newer one was ordered: "
+                    "4 examples are lost); ORDER 0 3.1 C");
+}
+
+/* What COMMIT said, kept as a driver would. */
+static struct tiered_round_record saved;
+static struct tiered_counted saved_contributions[8];
+
+static void save(const char *path)
+{
+    const struct tiered_round_action *actions;
+    size_t n;
+    struct tiered_error err;
+    struct tiered_round_event event = {.kind = TIERED_ON_AGGREGATED,
+                                       .base = case_model(path[0])};
+    assert_int_equal(tiered_round_step(machine, &event, &actions, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(actions[0].kind, TIERED_DO_COMMIT);
+    saved = *actions[0].record;
+    memcpy(saved_contributions, saved.contributions,
+           saved.n_contributions * sizeof(*saved.contributions));
+    saved.contributions = saved_contributions;
+}
+
+static void restart(const struct tiered_round_config *config)
+{
+    struct tiered_error err;
+    begin(config);
+    assert_int_equal(tiered_round_restore(machine, &saved, &err), 0);
+}
+
+static void test_restart_in_a_turn(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    config.rounds_per_parent = 2;
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    update(1, "1.1", 'A', 2, 4);
+    save("B");
+    restart(&config);
+    /* the children send again before the parent has spoken */
+    IS(ready(0), "SETTLE 0 1.1 counted");
+    IS(offer(0, "1.1", 'A'), "SETTLE 0 1.1 counted");
+    IS(offer(0, "1.2", 'B'), "RECEIVE 0 1.2");
+    IS(update(0, "1.2", 'B', 3, 4), "");
+    IS(offer(0, "1.2", 'B'), "ACCEPT 0 1.2");
+    IS(ready(1), "SETTLE 1 1.1 counted; READY");
+    IS(offer(1, "1.2", 'X'), "RECEIVE 1 1.2");
+    IS(update(1, "1.2", 'X', 4, 4), "");
+    IS(start("1", 'A'),
+       "COMMITTED 1.1 B n=8 [0:0 1:0] loss=1.5; DROP 4 (its base is not the model of "
+       "round 1.2); SETTLE 1 1.2 not (its base is not the model of round 1.2); WARN "
+       "(an update of child 1 is dropped: its base is not the model of round 1.2); "
+       "ORDER 1 1.2 B");
+    IS(update(1, "1.2", 'B', 5, 4), "AGGREGATE 1.2 B [0:3 1:5]");
+    IS(aggregated('C'), "COMMIT 1.2 C n=16 [0:3 1:5]");
+}
+
+static void test_restart_after_a_turn(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    save("B");
+    restart(&config);
+    ready(0);
+    /* ordered before the crash, in a turn that the record does not know */
+    IS(offer(0, "2.1", 'D'), "RECEIVE 0 2.1");
+    update(0, "2.1", 'D', 2, 4);
+    IS(start("1", 'A'), "COMMITTED 1.1 B n=4 [0:0] loss=1; DELIVER 1 B n=4 loss=1");
+    IS(start("2", 'D'), "AGGREGATE 2.1 D [0:2]");
+}
+
+static void test_restart_into_a_newer_turn(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    config.rounds_per_parent = 2;
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    save("B");
+    restart(&config);
+    ready(0);
+    IS(start("2", 'C'),
+       "WARN (the turn 1 is abandoned after 1 of 2 rounds, a newer one "
+       "was ordered: 4 examples are lost); COMMITTED 1.1 B n=4 [0:0] "
+       "loss=1; ORDER 0 2.1 C");
+}
+
+static void test_bad_records(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    struct tiered_error err;
+    begin(&config);
+    struct tiered_round_record record = {.generation = 2};
+    assert_int_equal(tiered_round_restore(machine, &record, &err), -1);
+    assert_string_equal(err.text, "the record is of generation 2, the plan of 1");
+    record = (struct tiered_round_record){.generation = 1, .n_contributions = 2};
+    assert_int_equal(tiered_round_restore(machine, &record, &err), -1);
+    assert_string_equal(err.text, "the record of node 'fog-0' does not fit its plan");
+    record = (struct tiered_round_record){.turn = {.depth = 16}};
+    assert_int_equal(tiered_round_restore(machine, &record, &err), -1);
+    struct tiered_counted wrong = {.child = 1};
+    record =
+        (struct tiered_round_record){.n_contributions = 1, .contributions = &wrong};
+    assert_int_equal(tiered_round_restore(machine, &record, &err), -1);
+    assert_string_equal(err.text, "the record of node 'fog-0' counts child 1 of 1");
+    /* nothing of a refused record stays */
+    IS(start("1", 'A'), "WARN (round 1.1 opens: 0 of 1 updates; waits for child 0 "
+                        "(lost))");
+}
+
+static struct tiered_round_config evaluating(uint32_t n_children)
+{
+    struct tiered_round_config config = case_config(n_children);
+    config.rounds_per_parent = 3;
+    config.evaluate_every = 1;
+    snprintf(config.stop_metric, sizeof(config.stop_metric), "accuracy");
+    config.stop_at = 0.9;
+    config.stop_sign = 1;
+    return config;
+}
+
+static void test_evaluation_and_stop(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(2);
+    config.evaluate_every = 2;
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    update(1, "1", 'A', 2, 1);
+    aggregated('B');
+    IS(committed(), "SETTLE 0 1 counted; SETTLE 1 1 counted; COMMITTED 1 B n=2 [0:1 "
+                    "1:2] loss=1.5; ORDER 0 2 B; ORDER 1 2 B");
+    update(0, "2", 'B', 1, 1);
+    update(1, "2", 'B', 2, 1);
+    aggregated('C');
+    IS(committed(), "SETTLE 0 2 counted; SETTLE 1 2 counted; EVALUATE 0 2 C; "
+                    "EVALUATE 1 2 C");
+    assert_string_equal(tiered_round_state(machine), "evaluating");
+    IS(evaluation(0, "2", 'B', 10, 0), ""); /* of another model */
+    IS(evaluation(0, "1", 'C', 10, 0), "");
+    IS(evaluation(0, "2", 'C', 30, 1.0), "");
+    IS(evaluation(0, "2", 'C', 30, 0.0), ""); /* once */
+    IS(why(), "evaluation of round 2: 1 of 2 answers; waits for child 1 (at work)");
+    /* accuracy = (30 * 1 + 10 * 0.6) / 40 = 0.9: met */
+    IS(evaluation(1, "2", 'C', 10, 0.6),
+       "COMMITTED 2 C n=2 [0:1 1:2] loss=1.5 accuracy=0.9; DELIVER  C n=4 loss=1.5");
+    IS(start("", 'A'), "DELIVER  C n=4 loss=1.5");
+}
+
+static void test_stop_at_most(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(1);
+    config.stop_sign = -1;
+    config.stop_at = 0.5;
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    aggregated('B');
+    committed();
+    IS(evaluation(0, "1", 'B', 1, 0.6),
+       "COMMITTED 1 B n=1 [0:1] loss=1 accuracy=0.6; ORDER 0 2 B");
+    update(0, "2", 'B', 1, 1);
+    aggregated('C');
+    committed();
+    /* who cannot evaluate has answered */
+    IS(evaluation(0, "2", 'C', 0, 0.1),
+       "COMMITTED 2 C n=1 [0:1] loss=1; WARN (the evaluation has no 'accuracy', which "
+       "the run would stop by); ORDER 0 3 C");
+    update(0, "3", 'C', 1, 1);
+    aggregated('D');
+    committed();
+    IS(evaluation(0, "3", 'D', 1, 0.5),
+       "COMMITTED 3 D n=1 [0:1] loss=1 accuracy=0.5; DELIVER  D n=3 loss=1");
+}
+
+static void test_evaluation_waits_for_lost(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(2);
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    update(1, "1", 'A', 2, 1);
+    lost(1);
+    aggregated('B');
+    IS(committed(), "SETTLE 0 1 counted; SETTLE 1 1 counted; EVALUATE 0 1 B; WARN "
+                    "(evaluation of round 1: 0 of 2 answers; waits for child 0 (at "
+                    "work), child 1 (lost))");
+    IS(evaluation(0, "1", 'B', 1, 0.5), "");
+    IS(ready(1), "SETTLE 1 1 counted; EVALUATE 1 1 B");
+    lost(1);
+    IS(gone(1), "WARN (child 1 is gone); COMMITTED 1 B n=2 [0:1 1:2] loss=1.5 "
+                "accuracy=0.5; ORDER 0 2 B");
+}
+
+static void test_evaluation_with_quorum_or_deadline(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(2);
+    config.quorum = 0.5;
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    update(1, "1", 'A', 2, 1);
+    aggregated('B');
+    committed();
+    evaluation(0, "1", 'B', 1, 0.5);
+    IS(lost(1), "WARN (child 1 is lost: its link is down); COMMITTED 1 B n=2 [0:1 1:2] "
+                "loss=1.5 accuracy=0.5; ORDER 0 2 B; WARN (round 2 opens: 0 of 2 "
+                "updates; waits for child 0 (at work), child 1 (lost))");
+
+    config = evaluating(2);
+    config.deadline_ms = 100;
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    update(1, "1", 'A', 2, 1);
+    aggregated('B');
+    IS(committed(), "SETTLE 0 1 counted; SETTLE 1 1 counted; SET half 50; SET deadline "
+                    "100; EVALUATE 0 1 B; EVALUATE 1 1 B");
+    lost(1);
+    IS(timer(TIERED_TIMER_DEADLINE),
+       "WARN (round 1, its deadline has passed: evaluation of round 1: 0 of 2 answers; "
+       "waits for child 0 (at work), child 1 (lost))");
+    IS(evaluation(0, "1", 'B', 1, 0.5), "CLEAR half; COMMITTED 1 B n=2 [0:1 1:2] "
+                                        "loss=1.5 accuracy=0.5; SET half 50; SET "
+                                        "deadline 100; ORDER 0 2 B; WARN (round 2 "
+                                        "opens: 0 of 2 updates; waits for child "
+                                        "0 (at work), child 1 (lost))");
+}
+
+static void test_restart_evaluates_again(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(1);
+    begin_ready(&config);
+    start("", 'A');
+    update(0, "1", 'A', 1, 1);
+    save("B");
+    assert_int_equal(saved.evaluation_due, 1);
+    restart(&config);
+    ready(0);
+    /* round 2 was open already when the node died */
+    IS(start("", 'A'), "EVALUATE 0 1 B");
+    IS(offer(0, "2", 'B'), "RECEIVE 0 2");
+    update(0, "2", 'B', 2, 1);
+    IS(evaluation(0, "1", 'B', 1, 0.5),
+       "COMMITTED 1 B n=1 [0:0] loss=1 accuracy=0.5; AGGREGATE 2 B [0:2]");
+    save("C");
+    restart(&config);
+    ready(0);
+    start("", 'A');
+    IS(evaluation(0, "2", 'C', 1, 0.95),
+       "COMMITTED 2 C n=1 [0:0] loss=2 accuracy=0.95; DELIVER  C n=2 loss=2");
+}
+
+static void test_newer_start_ends_own_evaluation(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = evaluating(1);
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 1);
+    aggregated('B');
+    committed();
+    IS(start("2", 'C'),
+       "WARN (the turn 1 is abandoned after 1 of 3 rounds, a newer one was ordered: 1 "
+       "examples are lost); COMMITTED 1.1 B n=1 [0:1] loss=1; ORDER 0 2.1 C");
+    IS(evaluation(0, "1.1", 'B', 1, 0.95), "");
+}
+
+static void test_relayed_evaluation(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    begin_ready(&config);
+    IS(evaluate("1", 'B'), "EVALUATE 0 1 B; EVALUATE 1 1 B");
+    assert_string_equal(tiered_round_state(machine), "evaluating");
+    IS(evaluate("1", 'B'), "");
+    evaluation(0, "1", 'B', 1, 0.5);
+    IS(evaluation(1, "1", 'B', 3, 0.7), "DELIVER_EVALUATION 1 B n=4 accuracy=0.65");
+    assert_string_equal(tiered_round_state(machine), "idle");
+    /* the parent missed the answer */
+    IS(evaluate("1", 'B'), "DELIVER_EVALUATION 1 B n=4 accuracy=0.65");
+    IS(evaluate("2", 'C'), "EVALUATE 0 2 C; EVALUATE 1 2 C");
+    IS(evaluate("2", 'D'), "EVALUATE 0 2 D; EVALUATE 1 2 D"); /* the newest stands */
+    IS(evaluation(0, "2", 'C', 1, 0.5), "");
+    IS(start("3", 'E'), "ORDER 0 3.1 E; ORDER 1 3.1 E");
+    IS(evaluation(0, "2", 'D', 1, 0.5), "");
+}
+
+static void test_evaluation_while_delivering(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 1);
+    aggregated('B');
+    committed();
+    IS(evaluate("1", 'C'), "EVALUATE 0 1 C");
+    IS(start("1", 'A'), "DELIVER 1 B n=1 loss=1"); /* and goes on evaluating */
+    IS(delivered("1"), "");
+    IS(evaluation(0, "1", 'C', 1, 0.5), "DELIVER_EVALUATION 1 C n=1 accuracy=0.5");
+}
+
+static void test_evaluation_closes_the_parents_round(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    begin_ready(&config);
+    start("2.1", 'A');
+    update(0, "2.1.1", 'A', 1, 7);
+    IS(evaluate("2", 'B'),
+       "WARN (the turn 2.1 is abandoned after 0 of 1 rounds, the parent's round is "
+       "closed: 7 examples are lost); DROP 1 (its round was abandoned); SETTLE 0 2.1.1 "
+       "not (its round was abandoned); EVALUATE 0 2 B; EVALUATE 1 2 B");
+    IS(start("2.1", 'A'), ""); /* older than the evaluation */
+    IS(start("3.1", 'B'), "ORDER 0 3.1.1 B; ORDER 1 3.1.1 B");
+    /* while the driver works, it waits */
+    update(0, "3.1.1", 'B', 2, 7);
+    update(1, "3.1.1", 'B', 3, 7);
+    IS(evaluate("3", 'D'), "");
+    aggregated('C');
+    IS(committed(),
+       "SETTLE 0 3.1.1 counted; SETTLE 1 3.1.1 counted; COMMITTED 3.1.1 C n=14 [0:2 "
+       "1:3] loss=2.5; WARN (the turn 3.1 is abandoned after 1 of 1 rounds, the "
+       "parent's round is closed: 14 examples are lost); EVALUATE 0 3 D; EVALUATE 1 3 "
+       "D");
+}
+
+/* A parent that restarted does its last evaluation again, and wants our turn still. */
+static void test_older_evaluation_waits_for_the_turn(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    begin_ready(&config);
+    start("3", 'A');
+    IS(evaluate("2", 'A'), "");
+    update(0, "3.1", 'A', 1, 1);
+    aggregated('B');
+    IS(committed(), "SETTLE 0 3.1 counted; COMMITTED 3.1 B n=1 [0:1] loss=1; DELIVER 3 "
+                    "B n=1 loss=1; EVALUATE 0 2 A");
+    IS(evaluation(0, "2", 'A', 1, 0.5), "DELIVER_EVALUATION 2 A n=1 accuracy=0.5");
+    /* … unless the parent orders the turn again: it does not wait for it any more */
+    start("4", 'C');
+    IS(evaluate("3", 'C'), "");
+    IS(start("4", 'C'), "");
+    update(0, "4.1", 'C', 2, 1);
+    aggregated('D');
+    IS(committed(), "SETTLE 0 4.1 counted; COMMITTED 4.1 D n=1 [0:2] loss=2; DELIVER 4 "
+                    "D n=1 loss=2");
+}
+
+static void test_failed_turn_is_retried_during_an_older_evaluation(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    begin_ready(&config);
+    start("3", 'A');
+    evaluate("2", 'A');
+    IS(gone(1),
+       "WARN (child 1 is gone); FAIL '3' (round 3.1 cannot reach its quorum: 0 "
+       "of 2 updates are in, 1 more may come, 2 are needed; gone: child 1); "
+       "EVALUATE 0 2 A");
+    IS(start("3", 'A'), "ORDER 0 3.1 A");
+}
+
+static void test_initial_model(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    config.initial_child = 1;
+    begin(&config);
+    ready(0);
+    IS(initial(""), "");
+    IS(why(), "waits for the initial model of child 1 (lost)");
+    IS(ready(1), "INITIAL 1 ''; READY");
+    IS(initial(""), "INITIAL 1 ''");
+    IS(lost(1),
+       "WARN (child 1 is lost: its link is down); UNREADY (waits for child 1)");
+    IS(ready(1), "INITIAL 1 ''; READY");
+    IS(offer(0, "", 0), "REFUSE 0  (round '' is unknown)");
+    IS(offer(1, "", 0), "RECEIVE 1 ");
+    IS(update(1, "", 0, 5, 0), "DELIVER_INITIAL 1 '' 5; SETTLE 1  counted");
+    IS(offer(1, "", 0), "REFUSE 1  (round '' is unknown)");
+    IS(initial("4"), "INITIAL 1 '4'"); /* asked again: made again */
+    IS(bad(1, "4"), "SETTLE 1 4 not (its initial model is bad); FAIL '4' (child 1, "
+                    "which has the initial model, sent no usable initial model)");
+    initial("4");
+    IS(gone(1), "WARN (child 1 is gone); FAIL '4' (child 1, which has the initial "
+                "model, is gone)");
+    IS(initial("4"), "FAIL '4' (child 1, which has the initial model, is gone)");
+}
+
+static struct tiered_round_config phased(uint32_t n_children)
+{
+    struct tiered_round_config config = case_config(n_children);
+    config.quorum = 0.5;
+    config.pre = (struct tiered_phase_rules){2, 0.5, 100};
+    config.post = (struct tiered_phase_rules){1, 0.5, 0};
+    return config;
+}
+
+static void test_phases(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    begin_ready(&config);
+    IS(start("1", 'A'), "SET half 50; SET phase 100; PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; "
+                        "PHASE 2 1.1 1.1");
+    assert_string_equal(tiered_round_state(machine), "pre phase");
+    message(0, "1.1", 1, 1);
+    IS(message(0, "1.1", 1, 1), "");
+    IS(message(1, "1.1", 1, 2), ""); /* not asked yet */
+    IS(message(1, "1.1", 2, 1), "");
+    IS(message(1, "1.2", 1, 1), "");
+    IS(why(), "pre phase, step 1 of 2: 1 of 3 messages; waits for child 1 (at work), "
+              "child 2 (at work)");
+    IS(timer(TIERED_TIMER_HALF),
+       "WARN (round 1.1, half of its deadline has passed: pre phase, step 1 of 2: 1 of "
+       "3 messages; waits for child 1 (at work), child 2 (at work))");
+    IS(message(1, "1.1", 1, 1), "");
+    lost(2);
+    IS(timer(TIERED_TIMER_PHASE),
+       "WARN (child 2 missed step 1 of the pre phase); CLOSED 1.1 [0:0 1:0]; SET half "
+       "50; SET phase 100; PHASE 0 1.1 1.2; PHASE 1 1.1 1.2");
+    IS(ready(2), ""); /* out of the round */
+    IS(offer(2, "1.1", 'A'),
+       "REFUSE 2 1.1 (out of round 1.1: its pre phase went on without this node)");
+    lost(1);
+    IS(ready(1), "PHASE 1 1.1 1.2");
+    message(1, "1.1", 1, 2);
+    IS(message(0, "1.1", 1, 2),
+       "CLEAR half; CLEAR phase; CLOSED 1.2 [0:0 1:0]; ORDER 0 1.1 A; ORDER 1 1.1 A");
+    update(0, "1.1", 'A', 1, 1);
+    IS(update(1, "1.1", 'A', 2, 1), "PHASE 0 1.1 2.1; PHASE 1 1.1 2.1");
+    assert_string_equal(tiered_round_state(machine), "post phase");
+    IS(lost(1), "WARN (child 1 is lost: its link is down)");
+    IS(message(0, "1.1", 2, 1), ""); /* 1 of 3 is below the quorum */
+    IS(why(), "post phase, step 1 of 1: 1 of 3 messages; waits for child 1 (lost)");
+    IS(ready(1), "PHASE 1 1.1 2.1");
+    IS(message(1, "1.1", 2, 1), "CLOSED 2.1 [0:1 1:2]; AGGREGATE 1.1 A [0:1 1:2]");
+}
+
+static void test_post_dropout_stays_in_the_sum(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    config.pre.steps = 0;
+    config.post.steps = 2;
+    begin_ready(&config);
+    IS(start("1", 'A'), "ORDER 0 1.1 A; ORDER 1 1.1 A; ORDER 2 1.1 A");
+    for (uint32_t i = 0; i < 3; i++) {
+        update(i, "1.1", 'A', i + 1, 1);
+    }
+    message(0, "1.1", 2, 1);
+    message(1, "1.1", 2, 1);
+    IS(gone(2), "WARN (child 2 is gone); WARN (child 2 missed step 1 of the post "
+                "phase); CLOSED 2.1 [0:1 1:2]; PHASE 0 1.1 2.2; PHASE 1 1.1 2.2");
+    message(0, "1.1", 2, 2);
+    IS(message(1, "1.1", 2, 2), "CLOSED 2.2 [0:1 1:2]; AGGREGATE 1.1 A [0:1 1:2 2:3]");
+    IS(aggregated('B'), "COMMIT 1.1 B n=3 [0:1 1:2 2:3]");
+}
+
+static void test_phase_without_quorum_fails(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    begin_ready(&config);
+    start("1", 'A');
+    message(0, "1.1", 1, 1);
+    IS(timer(TIERED_TIMER_PHASE),
+       "WARN (round 1.1, its deadline has passed: pre phase, step 1 of 2: 1 of 3 "
+       "messages; waits for child 1 (at work), child 2 (at work); the deadline has "
+       "passed, the quorum is 2)");
+    gone(1);
+    IS(gone(2), "WARN (child 2 is gone); CLEAR half; FAIL '1' (round 1.1 cannot reach "
+                "its quorum: 1 of 3 messages are in, 0 more may come, 2 are needed; "
+                "gone: child 1, child 2)");
+}
+
+static void test_readiness(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(3);
+    config.quorum = 0.6; /* 2 of 3 */
+    begin(&config);
+    ready(0);
+    IS(ready(2), "READY");
+    IS(ready(1), "");
+    IS(lost(0), "");
+    IS(lost(2), "UNREADY (waits for child 0, child 2)");
+    IS(ready(0), "READY");
+    start("1", 'A');
+    lost(0);
+    IS(lost(1), "WARN (child 1 is lost: its link is down)"); /* the turn's business */
+    ready(0);
+    ready(1);
+    update(0, "1.1", 'A', 1, 1);
+    update(1, "1.1", 'A', 2, 1);
+    ready(2);
+    update(2, "1.1", 'A', 3, 1);
+    aggregated('B');
+    committed();
+    lost(0);
+    IS(lost(1), "");
+    IS(delivered("1"), "UNREADY (waits for child 0, child 1)");
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    begin(&config);
+    ready(0);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 1);
+    IS(stop(), "DROP 1 (the run is over); SETTLE 0 1.1 not (the run is over); STOP 0");
+    assert_string_equal(tiered_round_state(machine), "stopped");
+    IS(stop(), "");
+    IS(why(), "");
+    IS(ready(1), "STOP 1");
+    IS(lost(1), "");
+    IS(gone(1), "");
+    IS(start("2", 'A'), "");
+    IS(initial("2"), "");
+    IS(evaluate("2", 'A'), "");
+    IS(offer(0, "1.1", 'A'), "REFUSE 0 1.1 (the run is over)");
+    IS(aggregated('B'), "");
+    IS(committed(), "");
+    IS(bad(0, "1.1"), "");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_start_again),
+        cmocka_unit_test(test_newer_start_abandons),
+        cmocka_unit_test(test_newer_start_waits_for_the_driver),
+        cmocka_unit_test(test_restart_in_a_turn),
+        cmocka_unit_test(test_restart_after_a_turn),
+        cmocka_unit_test(test_restart_into_a_newer_turn),
+        cmocka_unit_test(test_bad_records),
+        cmocka_unit_test(test_evaluation_and_stop),
+        cmocka_unit_test(test_stop_at_most),
+        cmocka_unit_test(test_evaluation_waits_for_lost),
+        cmocka_unit_test(test_evaluation_with_quorum_or_deadline),
+        cmocka_unit_test(test_restart_evaluates_again),
+        cmocka_unit_test(test_newer_start_ends_own_evaluation),
+        cmocka_unit_test(test_relayed_evaluation),
+        cmocka_unit_test(test_evaluation_while_delivering),
+        cmocka_unit_test(test_evaluation_closes_the_parents_round),
+        cmocka_unit_test(test_older_evaluation_waits_for_the_turn),
+        cmocka_unit_test(test_failed_turn_is_retried_during_an_older_evaluation),
+        cmocka_unit_test(test_initial_model),
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_post_dropout_stays_in_the_sum),
+        cmocka_unit_test(test_phase_without_quorum_fails),
+        cmocka_unit_test(test_readiness),
+        cmocka_unit_test(test_stop),
+    };
+    return cmocka_run_group_tests(tests, NULL, case_teardown);
+}
