@@ -44,21 +44,31 @@ void tiered_strategy_destroy(struct tiered_strategy *strategy);
 struct tiered_strategy_run {
     struct tiered_layout *layout; /* of the rows and of the model */
     const struct tiered_model
-        *base; /* the model before the round; NULL: none (then rows
-                  must be parameters and optimizers are an error) */
+        *base; /* the model before the round; NULL: none (then the result is the
+                  aggregated row, delta or not, and optimizers are an error) */
     bool rows_are_deltas;
     const struct tiered_row *rows; /* excluded ones are marked in their contribution */
     size_t n_rows;
-    bool allow_bad;       /* on_bad_update: allow: no screening in the fold */
-    uint64_t tile_memory; /* scratch for rows, all workers together; 0: 64 MiB */
+    bool allow_bad;       /* on_bad_update: allow: no screening in the fold; an error
+                             unless the aggregator is TIERED_ALLOWS_BAD_UPDATES */
+    uint64_t tile_memory; /* scratch for rows, all workers together; 0: 64 MiB. Rules
+                             over all rows at once read a block again for each tile when
+                             a block of every row does not fit */
     struct tiered_pool *pool;
 };
-/** *ret_model is new and sealed. TIERED_ERANGE from weigh: no result, state untouched.
- */
+/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, or a row that
+    is read holds NaN or infinity; the text names it). On any failure the state is
+    untouched: steps are taken on a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
 
+/** Read all of a row: -1 TIERED_ERANGE names its node and the tensor and index of the
+    first value that is NaN or infinite. Any thread. */
+int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_row *row,
+                      struct tiered_error *err);
+
+/** True when there are optimizers. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
     metadata "tiered.step". load refuses another chain or layout, by name. */

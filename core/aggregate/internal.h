@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this room share: the strategy's stages and one run's working set.
+ */
+#ifndef TIERED_AGGREGATE_INTERNAL_H
+#define TIERED_AGGREGATE_INTERNAL_H
+
+#include "core/aggregate/strategy.h"
+
+#define STRATEGY_CHUNK       4096u /* elements stepped, or given to columns, at once */
+#define STRATEGY_TILE_MEMORY (64ull << 20)
+
+struct strategy_stage {
+    const struct tiered_loaded *loaded;
+    struct tiered_config config;
+    void *state;
+    bool inited;
+};
+
+struct strategy_optimizer {
+    struct strategy_stage stage;
+    struct tiered_optimizer_ops ops;
+    double initial[TIERED_MAX_SLOTS];
+    uint32_t first_tensor; /* of its slots in the state's layout */
+};
+
+struct tiered_strategy {
+    const struct tiered_hosting *hosting;
+    struct strategy_stage stage; /* the aggregator */
+    struct tiered_aggregator_ops ops;
+    struct strategy_optimizer *optimizers;
+    size_t n_optimizers;
+
+    /* Steps taken, and the slots after the last of them; NULL before the first. */
+    uint64_t step;
+    struct tiered_model *slots;
+    struct tiered_digest slots_for; /* the model's layout */
+};
+
+/** Per worker. raw and sum hold a block and are made when first needed. */
+struct strategy_scratch {
+    uint8_t *raw;
+    double *sum;
+    const void **row_at;
+    double x[STRATEGY_CHUNK], tile[STRATEGY_CHUNK];
+    double slots[TIERED_MAX_SLOTS][STRATEGY_CHUNK];
+    double out[STRATEGY_CHUNK];
+};
+
+/** Coefficients of the rows for the tensors under one rule. */
+struct strategy_weights {
+    double *w;             /* run->n_rows of them; 0: not read */
+    double rest;           /* of the base, when rows are parameters */
+    size_t n_active, sole; /* how many are not 0; the last one of them */
+};
+
+struct strategy_work {
+    struct tiered_strategy *strategy;
+    const struct tiered_strategy_run *run;
+    const struct tiered_layout *layout;
+    struct strategy_weights rule, by_examples;
+    struct tiered_model *model;
+    struct tiered_model *slots; /* the next state; NULL without optimizers */
+    uint32_t *ordinals;         /* by tensor: its place among those with slots */
+    struct strategy_scratch **scratch;
+    size_t n_scratch;
+};
+
+/* weigh.c */
+int strategy_weigh(struct strategy_work *work, struct tiered_error *err);
+
+/* gram.c: `ret` is n_rows values for norms, n_rows squared for the Gram matrix. */
+int strategy_norms(struct strategy_work *work, double *ret, struct tiered_error *err);
+int strategy_gram(struct strategy_work *work, double *ret, struct tiered_error *err);
+
+/* fold.c */
+int strategy_fold(struct strategy_work *work, struct tiered_error *err);
+
+/* columns.c: all the blocks under a rule with columns, one after the other. */
+int strategy_columns(struct strategy_work *work, struct tiered_error *err);
+
+/* state.c */
+struct tiered_layout *strategy_state_layout(struct tiered_strategy *strategy,
+                                            const struct tiered_layout *layout,
+                                            struct tiered_error *err);
+int strategy_state_begin(struct strategy_work *work, struct tiered_error *err);
+
+/* step.c: from the aggregated values of the elements at.. of a block (n of them, at
+   most STRATEGY_CHUNK, f64, overwritten) to the new model. `rest` times the base is
+   added first. */
+void strategy_finish(struct strategy_work *work, const struct tiered_block *block,
+                     uint64_t at, size_t n, double rest, double *values,
+                     struct strategy_scratch *scratch);
+
+/* rows.c */
+/** The dtype to read a row's values as: deltas of unsigned integers wrap, so they are
+    the signed type's. */
+enum tiered_dtype strategy_row_dtype(const struct strategy_work *work,
+                                     enum tiered_dtype dtype);
+/** One block of one row, screened unless bad updates are allowed. */
+int strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
+                  void *out, struct tiered_error *err);
+bool strategy_has_columns(const struct strategy_work *work,
+                          const struct tiered_block *block);
+bool strategy_is_stepped(const struct tiered_strategy *strategy,
+                         const struct tiered_block *block);
+const struct strategy_weights *strategy_weights_of(const struct strategy_work *work,
+                                                   const struct tiered_block *block);
+/** Elements a row of a tile for `n_rows` rows of `element_bytes`: what tile_memory
+    holds, at most a block, at least 64. */
+size_t strategy_tile(const struct strategy_work *work, size_t n_rows,
+                     size_t element_bytes);
+struct strategy_scratch *strategy_scratch(struct strategy_work *work, unsigned worker,
+                                          struct tiered_error *err);
+int strategy_cancelled(const struct strategy_work *work, struct tiered_error *err);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The coefficients of a round's rows: what the aggregator says, checked. */
+#include "core/aggregate/internal.h"
+
+#include <float.h>
+#include <math.h>
+
+static int check_weights(const struct strategy_work *work,
+                         struct strategy_weights *weights, struct tiered_error *err)
+{
+    const struct tiered_strategy_run *run = work->run;
+    double sum = 0;
+    for (size_t i = 0; i < run->n_rows; i++) {
+        double *w = &weights->w[i];
+        if (run->rows[i].contribution.excluded) {
+            *w = 0;
+        }
+        if (!isfinite(*w)) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "aggregator '%s' gave '%s' a coefficient that is not "
+                               "finite",
+                               work->strategy->stage.loaded->plugin.name,
+                               run->rows[i].contribution.node);
+        }
+        if (*w != 0) {
+            weights->sole = i;
+            weights->n_active++;
+        }
+        sum += *w;
+    }
+    /* Within the rounding of n quotients a sum of 1 is meant. */
+    weights->rest = 1 - sum;
+    if (fabs(weights->rest) <= (double)run->n_rows * DBL_EPSILON) {
+        weights->rest = 0;
+    }
+    return 0;
+}
+
+/** Tensors that the rule does not act on. Without examples there is no such mean. */
+static int weigh_by_examples(struct strategy_work *work, struct tiered_error *err)
+{
+    const struct tiered_strategy_run *run = work->run;
+    double total = 0;
+    for (size_t i = 0; i < run->n_rows; i++) {
+        const struct tiered_contribution *c = &run->rows[i].contribution;
+        work->by_examples.w[i] = c->excluded ? 0 : (double)c->num_examples;
+        total += work->by_examples.w[i];
+    }
+    for (size_t i = 0; i < run->n_rows && total > 0; i++) {
+        work->by_examples.w[i] /= total;
+    }
+    return check_weights(work, &work->by_examples, err);
+}
+
+static int check_rules(const struct strategy_work *work, struct tiered_error *err)
+{
+    const struct tiered_layout *layout = work->layout;
+    bool needs_base = work->rule.rest != 0 && !work->run->rows_are_deltas;
+    for (uint32_t b = 0; b < layout->n_blocks; b++) {
+        const struct tiered_block *block = &layout->blocks[b];
+        const struct strategy_weights *weights = strategy_weights_of(work, block);
+        if (weights == &work->by_examples && weights->n_active == 0) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "tensor '%.100s' is averaged by examples, and the %zu "
+                               "updates have none",
+                               layout->m.tensors[block->first_tensor].name,
+                               work->run->n_rows);
+        }
+        bool columns = strategy_has_columns(work, block);
+        if (columns && weights->n_active == 0) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "aggregator '%s' left no update to aggregate",
+                               work->strategy->stage.loaded->plugin.name);
+        }
+        if (weights == &work->rule && !columns && needs_base && !work->run->base) {
+            return tiered_fail(err, TIERED_EINVAL,
+                               "the coefficients of aggregator '%s' sum to %.17g, so "
+                               "it needs the model before the round",
+                               work->strategy->stage.loaded->plugin.name,
+                               1 - work->rule.rest);
+        }
+    }
+    return 0;
+}
+
+static int call_weigh(struct strategy_work *work, const double *gram,
+                      struct tiered_error *err)
+{
+    const struct tiered_strategy_run *run = work->run;
+    TIERED_FREE const struct tiered_contribution **contributions =
+        calloc(run->n_rows, sizeof(contributions[0]));
+    if (!contributions) {
+        return tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates",
+                           run->n_rows);
+    }
+    for (size_t i = 0; i < run->n_rows; i++) {
+        contributions[i] = &run->rows[i].contribution;
+    }
+    struct tiered_round_view view = {sizeof(view), run->n_rows, contributions, gram};
+    return work->strategy->ops.weigh(work->strategy->stage.state, &view, work->rule.w,
+                                     err);
+}
+
+int strategy_weigh(struct strategy_work *work, struct tiered_error *err)
+{
+    enum tiered_needs needs = work->strategy->ops.needs;
+    size_t n = work->run->n_rows;
+    TIERED_FREE double *gram = NULL;
+    if (needs != TIERED_NEEDS_NOTHING) {
+        gram = calloc(needs == TIERED_NEEDS_GRAM ? n : 1, n * sizeof(gram[0]));
+        if (!gram) {
+            return tiered_fail(err, TIERED_ENOMEM,
+                               "no memory for the distances of %zu updates", n);
+        }
+        int rc = needs == TIERED_NEEDS_GRAM ? strategy_gram(work, gram, err)
+                                            : strategy_norms(work, gram, err);
+        if (rc != 0) {
+            return -1;
+        }
+    }
+    if (call_weigh(work, gram, err) != 0 ||
+        check_weights(work, &work->rule, err) != 0 ||
+        weigh_by_examples(work, err) != 0) {
+        return -1;
+    }
+    return check_rules(work, err);
+}
