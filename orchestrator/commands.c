@@ -5,5 +5,6 @@
 #include <stddef.h>
 
 const struct tiered_command *const tiered_commands[] = {
+    &cmd_aggregate,
     NULL,
 };

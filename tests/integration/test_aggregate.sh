@@ -1,0 +1,196 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# tiered aggregate as a user runs it: values worked by hand or by st.py, exit codes,
+# what is written and what is left alone.
+set -u
+source=${TIERED_SOURCE:-$PWD}
+tiered=${TIERED_BIN:-$source/build/bin}/tiered
+st="python3 $source/tests/integration/st.py"
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+failures=0
+
+fail()
+{
+    echo "FAIL: $*" >&2
+    failures=$((failures + 1))
+}
+
+# expect CODE COMMAND...: stdout to out, stderr to err
+expect()
+{
+    local want=$1
+    shift
+    "$@" >out 2>err
+    local got=$?
+    [ "$got" = "$want" ] || fail "exit $got, not $want: $* ($(head -c 300 err))"
+}
+
+said()
+{
+    grep -qF -- "$1" err || fail "stderr lacks '$1': $(cat err)"
+}
+
+near()
+{
+    $st near "$@" || fail "values"
+}
+
+is()
+{
+    [ "$1" = "$2" ] || fail "'$1' is not '$2'"
+}
+
+$st write a '{"w": ["F32", [2], [1, 10]], "n": ["I64", [], [1]], "h": ["F16", [1], [8]]}' num_examples=1
+$st write b '{"n": ["I64", [], [4]], "h": ["F16", [1], [4]], "w": ["F32", [2], [5, 20]]}' num_examples=3
+$st write c '{"w": ["F32", [2], [90, -9]], "n": ["I64", [], [2]], "h": ["F16", [1], [0]]}'
+
+# fedavg, tensors in another order, a count that rounds half to even (13/4 = 3.25)
+expect 0 "$tiered" aggregate --plugin fedavg -o o a b
+near o w 1e-6 4 17.5
+near o n 0 3
+near o h 0 5
+is "$($st meta o num_examples)" 4
+is "$($st names o)" "$($st names a)"
+expect 0 "$tiered" aggregate --plugin fedavg:weighted_by=uniform -o o a b
+near o w 1e-6 3 15
+near o n 0 2 # 2.5
+expect 0 "$tiered" aggregate --plugin fedavg --json -o o a b c
+grep -q '"updates":3.*"num_examples":5' out || fail "summary: $(cat out)"
+
+# the order-statistics rules
+expect 0 "$tiered" aggregate --plugin median -o o a b c
+near o w 1e-6 5 10
+near o n 0 2
+expect 0 "$tiered" aggregate --plugin median -o o a b
+near o w 1e-6 3 15
+expect 0 "$tiered" aggregate --plugin trimmed-mean:beta=0.4 -o o a b c
+near o w 1e-6 5 10
+expect 0 "$tiered" aggregate --plugin trimmed-mean:trim=1 -o o a b c
+near o w 1e-6 5 10
+expect 0 "$tiered" aggregate --plugin trimmed-mean -o o a b c
+near o w 1e-5 32 7
+said "cuts none"
+expect 1 "$tiered" aggregate --plugin trimmed-mean:trim=2 -o o a b c
+said "leaves none of 3"
+
+# one child comes back as it is
+expect 0 "$tiered" aggregate --plugin fedavg -o o b
+near o w 0 5 20
+is "$(tail -c 18 o | sha256sum)" "$(tail -c 18 b | sha256sum)"
+
+# an optimizer, its state, and the same two steps in deltas
+$st write g1 '{"w": ["F64", [1], [1]]}'
+$st write u1 '{"w": ["F64", [1], [2]]}'
+$st write u2 '{"w": ["F64", [1], [4]]}'
+expect 0 "$tiered" aggregate --plugin fedavg --plugin fedadam --global g1 --state s -o g2 u1
+near g2 w 1e-14 1.0990050488825425
+is "$($st meta s tiered.step)" 1
+expect 0 "$tiered" aggregate --plugin fedavg --plugin fedadam --global g2 --state s -o g3 u2
+near g3 w 1e-14 1.2225383498696765
+is "$($st meta s tiered.step)" 2
+expect 0 "$tiered" aggregate --plugin fedavg --plugin 'fedadam:lr=0.1,bias_correction=flower' --global g1 -o o u1
+near o w 1e-14 1.0735108701389573
+$st write d1 '{"w": ["F64", [1], [1]]}'
+expect 0 "$tiered" aggregate --delta --plugin fedavg --plugin fedadam --global g1 -o o d1
+near o w 1e-14 1.0990050488825425
+expect 0 "$tiered" aggregate --delta --plugin fedavg --global g2 -o o d1
+near o w 1e-14 2.0990050488825425
+expect 0 "$tiered" aggregate --delta --plugin fedavg -o o d1 u2
+near o w 1e-14 2.5
+expect 1 "$tiered" aggregate --plugin fedavg --plugin fedadam -o o u1
+said "--global"
+expect 1 "$tiered" aggregate --plugin fedavg --plugin fedadam --global a --state s -o o a
+said "state of other optimizers or another model"
+
+# running statistics are averaged, never stepped; the role comes from the update
+$st write r '{"w": ["F32", [1], [1]], "mean": ["F32", [1], [1]]}'
+$st write v '{"mean": ["F32", [1], [2]], "w": ["F32", [1], [2]]}' tiered.role.mean=buffer
+expect 0 "$tiered" aggregate --plugin fedavg --plugin fedadam --global r -o o v
+near o w 1e-6 1.0990050488825425
+near o mean 0 2
+
+# bad updates
+$st write bad '{"w": ["F32", [2], [7, NaN]], "n": ["I64", [], [1]], "h": ["F16", [1], [8]]}' num_examples=9
+cp a before
+cp a o
+expect 1 "$tiered" aggregate --plugin fedavg -o o a bad b
+said "'bad': tensor 'w' has NaN at index 1"
+cmp -s o before || fail "a refused run touched its output"
+expect 0 "$tiered" aggregate --plugin fedavg --on-bad-update exclude -o o a bad b
+said "warning: 'bad': tensor 'w' has NaN at index 1; the update is excluded"
+near o w 1e-6 4 17.5
+is "$($st meta o num_examples)" 4
+expect 0 "$tiered" aggregate --plugin median --on-bad-update exclude -o o a bad b c
+near o w 1e-6 5 10
+expect 0 "$tiered" aggregate --plugin fedavg --on-bad-update allow -o o a bad
+near o w 1e-6 6.4 nan
+expect 1 "$tiered" aggregate --plugin median --on-bad-update allow -o o a bad
+said "cannot allow bad updates"
+expect 1 "$tiered" aggregate --plugin fedavg --on-bad-update exclude -o o bad
+
+# files that do not fit
+$st write shape '{"w": ["F32", [2, 1], [1, 10]], "n": ["I64", [], [1]], "h": ["F16", [1], [8]]}'
+expect 1 "$tiered" aggregate --plugin fedavg -o o a shape
+said "'shape': tensor 'w' is F32 [2, 1], but F32 [2] in 'a'"
+$st write less '{"w": ["F32", [2], [1, 10]], "n": ["I64", [], [1]]}'
+expect 1 "$tiered" aggregate --plugin fedavg -o o a less
+said "'less' has no tensor 'h', which 'a' has"
+expect 1 "$tiered" aggregate --plugin fedavg -o o less a
+said "'a' has a tensor 'h', which 'less' has not"
+$st write count '{"w": ["F32", [1], [1]]}' num_examples=-1
+expect 1 "$tiered" aggregate --plugin fedavg -o o count
+said "'count'"
+$st write none '{"w": ["F32", [1], [1]]}' num_examples=0
+expect 1 "$tiered" aggregate --plugin fedavg -o o none none
+said "no examples"
+$st write steps '{"w": ["F32", [1], [1]]}' local_steps=inf
+expect 1 "$tiered" aggregate --plugin fedavg -o o steps
+said "'steps': local_steps 'inf'"
+$st write opaque '{"w": ["U8", [1], [1]]}'
+expect 1 "$tiered" aggregate --plugin fedavg -o o opaque
+said "opaque"
+expect 1 "$tiered" aggregate --plugin fedavg -o o absent
+said "absent"
+expect 1 "$tiered" aggregate --plugin fedavg -o nowhere/o a
+
+# the command line
+expect 2 "$tiered" aggregate --plugin fedavg a
+expect 2 "$tiered" aggregate -o o a
+expect 2 "$tiered" aggregate --plugin fedavg -o o
+expect 2 "$tiered" aggregate --plugin fedavg --frobnicate -o o a
+expect 2 "$tiered" aggregate --plugin fedavg --on-bad-update ignore -o o a
+expect 1 "$tiered" aggregate --plugin fedavgg -o o a
+said "fedavg"
+expect 1 "$tiered" aggregate --plugin trimmed-mean:beta=0.5 -o o a
+said "beta"
+expect 1 "$tiered" aggregate --plugin trimmed-mean:bata=0.1 -o o a
+said "beta"
+expect 1 "$tiered" aggregate --plugin trimmed-mean:beta=0.1,trim=1 -o o a
+said "not both"
+expect 1 "$tiered" aggregate --plugin fedadam -o o a
+expect 0 "$tiered" aggregate --help
+grep -q -- --on-bad-update out || fail "--help says nothing"
+
+# tensors of several blocks, in another order in the second file
+PYTHONPATH=$source/tests/integration python3 - <<'PY' || fail "cannot make large files"
+import st
+p = [i % 251 / 8 for i in range(300000)]
+q = [i % 241 / 4 for i in range(400000)]
+st.write("x", {"p": ["F32", [300000], p], "q": ["F32", [400, 1000], q]}, {})
+st.write("y", {"q": ["F32", [400, 1000], [-v for v in q]],
+               "p": ["F32", [300000], [v + 1 for v in p]]}, {})
+PY
+for rule in fedavg median; do
+    expect 0 "$tiered" aggregate --plugin $rule -o o x y
+    PYTHONPATH=$source/tests/integration python3 - <<'PY' || fail "large files: $rule"
+import st
+o, x = st.read("o")[0], st.read("x")[0]
+assert all(a == b + 0.5 for a, b in zip(o["p"], x["p"]))
+assert not any(o["q"])
+PY
+done
+
+[ "$failures" = 0 ] || { echo "$failures failures" >&2; exit 1; }
+echo "ok"
