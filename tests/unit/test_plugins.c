@@ -379,6 +379,9 @@ static void test_hosting(void **state)
     host->seed(host, "shuffle", seed);
     tiered_seed(7, "shuffle", "edge-0", "3.2", expected);
     assert_memory_equal(seed, expected, 32);
+    host->seed(host, "run:partition", seed); /* alike on every node */
+    tiered_seed(7, "run:partition", "", "", expected);
+    assert_memory_equal(seed, expected, 32);
     memset(seed, 0, sizeof(seed));
     memset(expected, 0, sizeof(expected));
     assert_int_equal(host->secret(host, seed, sizeof(seed), &err), 0);
