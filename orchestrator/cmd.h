@@ -36,5 +36,6 @@ int cmd_error(const struct tiered_error *err);
 extern const struct tiered_command *const tiered_commands[]; /* NULL-terminated */
 
 extern const struct tiered_command cmd_aggregate;
+extern const struct tiered_command cmd_plugins;
 
 #endif

@@ -6,5 +6,6 @@
 
 const struct tiered_command *const tiered_commands[] = {
     &cmd_aggregate,
+    &cmd_plugins,
     NULL,
 };
