@@ -17,7 +17,8 @@
 struct tiered_node {
     const char *name;
     uint32_t tier;   /* 0: root */
-    uint32_t index;  /* in its tier, 0-based; {index} */
+    uint32_t index;  /* in its tier, 0-based; {index}. Of grown trees by number
+                        (edge-0-10 has 10), of named ones by position */
     uint32_t parent; /* TIERED_NO_NODE for the root */
     uint32_t first_child, n_children;
     uint32_t initial_child; /* position among its children of the one whose subtree
@@ -43,11 +44,17 @@ struct tiered_plan {
     void *arena; /* owned */
 };
 
+/** Grow the tree, lay nodes: over it, group nodes into agents and check what depends on
+    nodes: names, quorums, addresses, what plugins declare about each other. */
 int tiered_plan_make(const struct tiered_topology *topology, uint64_t generation,
                      struct tiered_plan **ret, struct tiered_diagnostics *diag);
 void tiered_plan_destroy(struct tiered_plan *plan);
+/** `text` with {node} … expanded for `node` (host, listen, agent). malloc'd. */
+char *tiered_plan_text(const struct tiered_plan *plan, uint32_t node, const char *text,
+                       struct tiered_error *err);
 /** The options of `ref` for `node` as JSON: {node} {tier} {index} {count} {parent} are
-    expanded, relative data paths made absolute. malloc'd. */
+    expanded, and relative paths (options whose unit is "path") start at the topology's
+    folder. "{}" when there are none. malloc'd. */
 char *tiered_plan_options(const struct tiered_plan *plan, uint32_t node,
                           const struct tiered_plugin_ref *ref,
                           struct tiered_error *err);

@@ -14,6 +14,10 @@
 #include "core/plugins/plugins.h"
 #include "core/value/value.h"
 
+#define TIERED_MIN_TIERS     2u
+#define TIERED_MAX_TIERS     16u
+#define TIERED_MAX_NODE_NAME 63u
+
 /** A plugin named in the topology, checked against its options. */
 struct tiered_plugin_ref {
     const struct tiered_loaded *loaded;
@@ -29,6 +33,7 @@ struct tiered_plugin_list {
 struct tiered_rounds {
     uint32_t per_parent_round;
     double sample, quorum; /* shares, (0, 1] */
+    uint32_t quorum_count; /* quorum as a number of children; 0: the share holds */
     uint64_t deadline_ms;  /* 0: none */
     bool keep_late;
 };
@@ -43,7 +48,8 @@ struct tiered_settings {
     struct tiered_plugin_ref transport;         /* how it reaches its parent */
     uint64_t memory_bytes;
     enum tiered_on_bad_update on_bad_update;
-    const char *host, *listen, *agent; /* NULL: not given */
+    /* NULL: not given. With {node} … in them: tiered_plan_text() expands. */
+    const char *host, *listen, *agent;
     bool insecure;
 };
 
@@ -59,7 +65,8 @@ struct tiered_run_settings {
     uint64_t seed;
     const char *model_path; /* absolute; NULL: from the trainer */
     struct tiered_stop stop;
-    uint32_t evaluate_every; /* 0: never */
+    uint32_t evaluate_every;                             /* 0: never */
+    const char *orchestrator_host, *orchestrator_listen; /* NULL: not given */
 };
 
 struct tiered_tier {
@@ -71,9 +78,19 @@ struct tiered_tier {
 
 struct tiered_topology;
 
-/** Load and check. `sets` are --set assignments. On any error NULL with diag filled;
-   with warnings only, the topology and diag. `*ret_source` (may be NULL) gets the
-   file's text for tiered_diag_print; the caller frees it. */
+/** How many of `n_children` a round samples, and how many of these make its quorum. */
+uint32_t tiered_rounds_sampled(const struct tiered_rounds *rounds, uint32_t n_children);
+uint32_t tiered_rounds_needed(const struct tiered_rounds *rounds, uint32_t n_children);
+/** The quorum as a share of the sampled, which rounded up gives the number above: what
+    struct tiered_round_config takes. */
+double tiered_rounds_quorum_share(const struct tiered_rounds *rounds,
+                                  uint32_t n_children);
+
+/** Load and check the file; `tiered_plan_make` then checks what depends on nodes. When
+   the file has errors but its tree is sound, those checks are made here too, so that
+   one run reports everything. `sets` are --set assignments. On any error NULL with diag
+   filled; with warnings only, the topology and diag. `*ret_source` (may be NULL) gets
+   the file's text for tiered_diag_print; the caller frees it. */
 struct tiered_topology *tiered_topology_load(const char *path, const char *const *sets,
                                              size_t n_sets,
                                              struct tiered_plugins *plugins,
@@ -85,6 +102,8 @@ tiered_topology_run(const struct tiered_topology *topology);
 size_t tiered_topology_n_tiers(const struct tiered_topology *topology);
 const struct tiered_tier *tiered_topology_tier(const struct tiered_topology *topology,
                                                size_t i);
+/** The absolute folder of the file: where relative paths start. */
+const char *tiered_topology_folder(const struct tiered_topology *topology);
 
 TIERED_DEFINE_FREE(struct tiered_topology, tiered_topology_destroy)
 

@@ -65,7 +65,9 @@ struct tiered_option {
     const char *fallback; /* the default as a user would write it; NULL: absent. Absent
                              numbers are left as zero bytes, absent strings as NULL */
     double min, max;      /* numbers only, the second may be INFINITY; both 0: any */
-    const char *unit;     /* "examples", "rounds"; NULL where the type says it */
+    const char *unit;     /* "examples", "rounds"; NULL where the type says it. Of a
+                             string "path": a relative one starts at the topology's
+                             folder */
     const char *help;     /* one line */
     uint32_t flags;
     size_t offset; /* of the value in the config struct */

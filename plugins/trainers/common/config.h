@@ -43,7 +43,7 @@ static const struct tiered_option tiered_splits[] = {
 
 #define TIERED_TRAINER_OPTIONS                                                         \
     TIERED_OPTION_STRING(struct tiered_trainer_config, data, NULL,                     \
-                         "a folder, a file, or fashion-mnist",                         \
+                         "a folder, a file, or fashion-mnist", .unit = "path",         \
                          .flags = TIERED_REQUIRED),                                    \
         TIERED_OPTION_CHOICE(                                                          \
             struct tiered_trainer_config, format, NULL, tiered_formats,                \

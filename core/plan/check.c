@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a plan means: checks between nodes, from what the topology and the plugins say.
+   Nodes share variants, and each pair of these is looked at once. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/plan/inside.h"
+
+static void check_quorum(struct planner *p, struct variant *v,
+                         const struct tiered_node *node)
+{
+    const struct tiered_rounds *rounds = &v->settings.rounds;
+    uint32_t sampled = tiered_rounds_sampled(rounds, node->n_children);
+    uint32_t needed = tiered_rounds_needed(rounds, node->n_children);
+    if (needed > node->n_children) {
+        tiered_diag_error(
+            p->diag, v->given.marks[TIER_QUORUM],
+            "%s: a quorum of %u is above the number of children: '%s' has "
+            "%u",
+            v->label, needed, node->name, node->n_children);
+        v->reported = true;
+    } else if (needed > sampled) {
+        tiered_diag_error(p->diag, v->given.marks[TIER_QUORUM],
+                          "%s: a quorum of %u can never be met: sample asks %u of the "
+                          "%u children of '%s'",
+                          v->label, needed, sampled, node->n_children, node->name);
+        v->reported = true;
+    }
+}
+
+static const struct tiered_loaded *group_of(const struct variant *child)
+{
+    const struct tiered_plugin_list *uplink = &child->settings.uplink;
+    for (size_t i = 0; i < uplink->n; i++) {
+        const struct tiered_loaded *loaded = uplink->items[i].loaded;
+        if (loaded && loaded->plugin.kind == TIERED_GROUP) {
+            return loaded;
+        }
+    }
+    return NULL;
+}
+
+static void check_group(struct planner *p, const struct variant *parent,
+                        const struct variant *child)
+{
+    const struct tiered_plugin_list *chain = &parent->settings.aggregate;
+    const struct tiered_loaded *aggregator = chain->n ? chain->items[0].loaded : NULL;
+    const struct tiered_loaded *group = group_of(child);
+    if (group && aggregator &&
+        (aggregator->plugin.traits & TIERED_NEEDS_INDIVIDUAL_UPDATES)) {
+        tiered_diag_error(p->diag, chain->items[0].mark,
+                          "%s: '%s' needs single updates, and '%s' in the uplink of %s "
+                          "hides them; fedavg works on sums",
+                          parent->label, aggregator->plugin.name, group->plugin.name,
+                          child->label);
+    }
+}
+
+static void check_deadline(struct planner *p, const struct variant *parent,
+                           const struct variant *child)
+{
+    const struct tiered_rounds *rounds = &child->settings.rounds;
+    uint64_t limit = parent->settings.rounds.deadline_ms, all;
+    if (!limit || !rounds->deadline_ms || child->tier + 1 == p->w->plan.n_tiers) {
+        return;
+    }
+    if (!tiered_mul(rounds->per_parent_round, rounds->deadline_ms, &all)) {
+        all = UINT64_MAX;
+    }
+    if (all > limit) {
+        char each[32], have[32];
+        tiered_format_duration(rounds->deadline_ms, each);
+        tiered_format_duration(limit, have);
+        tiered_diag_error(
+            p->diag, child->given.marks[TIER_DEADLINE],
+            "%s: %u round%s with a deadline of %s cannot fit the deadline "
+            "of %s, %s",
+            child->label, rounds->per_parent_round,
+            rounds->per_parent_round == 1 ? "" : "s", each, parent->label, have);
+    }
+}
+
+static void check_hosts(struct planner *p, const struct variant *parent,
+                        const struct variant *child)
+{
+    const char *ours = child->settings.host, *theirs = parent->settings.host;
+    const struct tiered_loaded *transport = child->settings.transport.loaded;
+    if (ours && theirs && strcmp(ours, theirs) != 0 && transport &&
+        (transport->plugin.traits & TIERED_LOCAL_ONLY)) {
+        tiered_diag_error(
+            p->diag,
+            given_has(&child->given, TIER_TRANSPORT)
+                ? child->given.marks[TIER_TRANSPORT]
+                : child->given.marks[TIER_HOST],
+            "%s: transport '%s' works within one host, and this is '%.60s' "
+            "while %s is on '%.60s'",
+            child->label, transport->plugin.name, ours, parent->label, theirs);
+    }
+}
+
+static void check_link(struct planner *p, const struct variant *parent,
+                       struct variant *child)
+{
+    if (child->checked_parent != parent) {
+        child->checked_parent = parent;
+        check_group(p, parent, child);
+        check_deadline(p, parent, child);
+        check_hosts(p, parent, child);
+    }
+}
+
+/* ":7400" and "0.0.0.0:7400" are one address. */
+static const char *skip_any(const char *listen)
+{
+    static const char *const any[] = {"0.0.0.0:", "[::]:", "*:"};
+    for (size_t i = 0; i < TIERED_COUNT(any); i++) {
+        size_t n = strlen(any[i]);
+        if (strncmp(listen, any[i], n) == 0) {
+            return listen + n - 1;
+        }
+    }
+    return listen;
+}
+
+struct address {
+    const char *text; /* "HOST LISTEN" */
+    uint32_t node;
+};
+
+static const char *address_of(const void *addresses, uint32_t number)
+{
+    return ((const struct address *)addresses)[number].text;
+}
+
+static const char *make_address(struct planner *p, uint32_t node)
+{
+    const struct tiered_settings *s = p->w->nodes[node].settings;
+    TIERED_FREE char *listen = tiered_plan_text(&p->w->plan, node, s->listen, NULL);
+    TIERED_FREE char *host =
+        tiered_plan_text(&p->w->plan, node, s->host ? s->host : "", NULL);
+    size_t n = listen && host ? strlen(listen) + strlen(host) + 2 : 0;
+    char *text = n ? tiered_arena_alloc(&p->w->arena, n, 1) : NULL;
+    if (text) {
+        snprintf(text, n, "%s %s", host, skip_any(listen));
+    }
+    return text;
+}
+
+static uint32_t count_listeners(const struct planner *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->w->plan.n_nodes; i++) {
+        n += p->w->nodes[i].settings->listen != NULL;
+    }
+    return n;
+}
+
+static void same_address(struct planner *p, uint32_t i, uint32_t other)
+{
+    struct variant *v = variant_of(&p->w->nodes[i]);
+    if (!v->reported) {
+        tiered_diag_error(p->diag, v->given.marks[TIER_LISTEN],
+                          "nodes '%s' and '%s' have one address, '%.60s'%s%.60s; give "
+                          "each its own listen or host",
+                          p->w->nodes[other].name, p->w->nodes[i].name,
+                          v->settings.listen, v->settings.host ? " on " : "",
+                          v->settings.host ? v->settings.host : "");
+    }
+    v->reported = true;
+}
+
+static void check_addresses(struct planner *p)
+{
+    struct whole_plan *w = p->w;
+    uint32_t n_listeners = count_listeners(p), n = 0;
+    struct name_table table;
+    TIERED_FREE struct address *addresses =
+        calloc((size_t)n_listeners + 1, sizeof(*addresses));
+    if (!n_listeners) {
+        return;
+    }
+    if (!addresses || name_table_init(&table, &w->arena, n_listeners) < 0) {
+        planner_no_memory(p);
+        return;
+    }
+    for (uint32_t i = 0; i < w->plan.n_nodes; i++) {
+        if (!w->nodes[i].settings->listen) {
+            continue;
+        }
+        addresses[n] = (struct address){make_address(p, i), i};
+        if (!addresses[n].text) {
+            planner_no_memory(p);
+            return;
+        }
+        uint32_t other =
+            name_table_add(&table, addresses[n].text, n, address_of, addresses);
+        if (other != UINT32_MAX) {
+            same_address(p, i, addresses[other].node);
+        }
+        n++;
+    }
+}
+
+void planner_check(struct planner *p)
+{
+    const struct whole_plan *w = p->w;
+    for (uint32_t i = 0; i < w->plan.n_nodes; i++) {
+        const struct tiered_node *node = &w->nodes[i];
+        struct variant *v = variant_of(node);
+        if (node->n_children && !v->reported &&
+            v->checked_children != node->n_children) {
+            v->checked_children = node->n_children;
+            check_quorum(p, v, node);
+            planner_check_rule(p, v, node->n_children);
+        }
+        for (uint32_t k = 0; k < node->n_children; k++) {
+            check_link(p, v, variant_of(&w->nodes[node->first_child + k]));
+        }
+    }
+    check_addresses(p);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A plugin's options for one node, as its assignment carries them. */
+#include <string.h>
+#include <unistd.h>
+
+#include "core/options/options.h"
+#include "core/plan/inside.h"
+
+struct writer {
+    const struct tiered_plan *plan;
+    uint32_t node;
+    const struct tiered_plugin *plugin;
+    struct tiered_arena arena;
+    struct tiered_error *err;
+};
+
+static struct tiered_value *rewrite(struct writer *w, const struct tiered_value *value);
+
+static struct tiered_value *no_memory(struct writer *w)
+{
+    tiered_fail(w->err, TIERED_ENOMEM, "out of memory");
+    return NULL;
+}
+
+static struct tiered_value *text_of(struct writer *w, const struct tiered_value *value,
+                                    const char *text)
+{
+    struct tiered_value *copy = tiered_arena_alloc(&w->arena, 1, sizeof(*copy));
+    char *own = copy ? tiered_arena_copy(&w->arena, text, strlen(text)) : NULL;
+    if (!own) {
+        return no_memory(w);
+    }
+    *copy = *value;
+    copy->text = own;
+    copy->quoted = true;
+    return copy;
+}
+
+static struct tiered_value *rewrite_scalar(struct writer *w,
+                                           const struct tiered_value *value)
+{
+    if (!strchr(value->text, '{')) {
+        return (struct tiered_value *)value;
+    }
+    TIERED_FREE char *text = tiered_plan_text(w->plan, w->node, value->text, w->err);
+    return text ? text_of(w, value, text) : NULL;
+}
+
+static struct tiered_value *rewrite_collection(struct writer *w,
+                                               const struct tiered_value *value)
+{
+    bool mapping = value->kind == TIERED_MAPPING;
+    size_t slots = mapping ? 2 * value->n : value->n;
+    struct tiered_value *copy = tiered_arena_alloc(&w->arena, 1, sizeof(*copy));
+    struct tiered_value **items = tiered_arena_alloc(&w->arena, slots, sizeof(*items));
+    if (!copy || !items) {
+        return no_memory(w);
+    }
+    for (size_t i = 0; i < slots; i++) {
+        bool key = mapping && i % 2 == 0;
+        items[i] = key ? value->items[i] : rewrite(w, value->items[i]);
+        if (!items[i]) {
+            return NULL;
+        }
+    }
+    *copy = *value;
+    copy->items = items;
+    return copy;
+}
+
+static struct tiered_value *rewrite(struct writer *w, const struct tiered_value *value)
+{
+    switch (value->kind) {
+    case TIERED_SCALAR:
+        return rewrite_scalar(w, value);
+    case TIERED_SEQUENCE:
+    case TIERED_MAPPING:
+        return rewrite_collection(w, value);
+    default:
+        return (struct tiered_value *)value;
+    }
+}
+
+static bool is_path(const struct tiered_plugin *plugin, const char *key)
+{
+    for (size_t i = 0; i < plugin->n_options; i++) {
+        struct tiered_option row =
+            tiered_option_row(plugin->options, plugin->option_size, i);
+        if (strcmp(row.name, key) == 0) {
+            return row.type == TIERED_STRING && row.unit &&
+                   strcmp(row.unit, "path") == 0;
+        }
+    }
+    return false;
+}
+
+/* A word without a slash that names no file there stays as it is: data sets have
+   names, and commands are searched for. */
+static struct tiered_value *absolute(struct writer *w, struct tiered_value *value)
+{
+    const char *folder = tiered_topology_folder(w->plan->topology);
+    if (value->kind != TIERED_SCALAR || !*value->text || value->text[0] == '/') {
+        return value;
+    }
+    TIERED_FREE char *path = NULL;
+    if (asprintf(&path, "%s/%s", folder, value->text) < 0) {
+        path = NULL;
+        return no_memory(w);
+    }
+    bool a_path = strchr(value->text, '/') || access(path, F_OK) == 0;
+    return a_path ? text_of(w, value, path) : value;
+}
+
+static char *write_options(struct writer *w, const struct tiered_value *options)
+{
+    struct tiered_value *all = rewrite(w, options);
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes out = {0};
+    for (size_t i = 0; all && i < all->n; i++) {
+        struct tiered_value **slot =
+            &((struct tiered_value **)(uintptr_t)all->items)[2 * i + 1];
+        if (is_path(w->plugin, all->items[2 * i]->text) &&
+            !(*slot = absolute(w, *slot))) {
+            return NULL;
+        }
+    }
+    if (!all || tiered_value_json(all, &out, w->err) < 0) {
+        return NULL;
+    }
+    char *json = (char *)out.data;
+    out.data = NULL;
+    return json;
+}
+
+char *tiered_plan_options(const struct tiered_plan *plan, uint32_t node,
+                          const struct tiered_plugin_ref *ref, struct tiered_error *err)
+{
+    if (!ref->options) {
+        char *none = strdup("{}");
+        if (!none) {
+            tiered_fail(err, TIERED_ENOMEM, "out of memory");
+        }
+        return none;
+    }
+    struct writer w = {
+        .plan = plan, .node = node, .plugin = &ref->loaded->plugin, .err = err};
+    char *json = write_options(&w, ref->options);
+    tiered_arena_finish(&w.arena);
+    return json;
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * How the topology file is read: tables of keys, and one engine that reads a mapping
+ * against them. Private to core/topology and core/plan.
+ */
+#ifndef TIERED_CORE_TOPOLOGY_INSIDE_H
+#define TIERED_CORE_TOPOLOGY_INSIDE_H
+
+#include "core/topology/topology.h"
+#include "core/value/arena.h"
+
+enum key_type {
+    KEY_TEXT,      /* const char * */
+    KEY_NAME,      /* const char *: [a-z0-9][a-z0-9._-]{0,62} */
+    KEY_COUNT,     /* uint32_t, min..max */
+    KEY_INTEGER,   /* uint64_t, min..max */
+    KEY_NUMBER,    /* double, finite */
+    KEY_BOOLEAN,   /* bool */
+    KEY_CHOICE,    /* int32_t, or bool for two: index of one of `choices` */
+    KEY_SHARE,     /* double: a percentage */
+    KEY_QUORUM,    /* quorum and quorum_count of struct tiered_rounds */
+    KEY_DURATION,  /* uint64_t ms */
+    KEY_BYTES,     /* uint64_t */
+    KEY_STRATEGY,  /* struct tiered_plugin_list: an aggregator, then optimizers */
+    KEY_UPLINK,    /* struct tiered_plugin_list: filters, a group last */
+    KEY_DOWNLINK,  /* struct tiered_plugin_list: filters */
+    KEY_TRANSPORT, /* struct tiered_plugin_ref */
+    KEY_TRAINER,   /* struct tiered_plugin_ref */
+    KEY_MODEL,     /* const char *: an absolute path, NULL for {from: trainer} */
+    KEY_SECTION,   /* a mapping of `nested` keys; their offsets are the outer struct's
+                    */
+    KEY_VALUE,     /* const struct tiered_value *, read by its own code */
+    KEY_LATER,     /* not in this version: only nothing or an empty list */
+};
+
+/* Where a tier's key has a meaning. */
+enum key_where {
+    KEY_STRUCTURE = 1, /* only in tiers: */
+    KEY_INNER = 2,     /* nodes with children */
+    KEY_LEAF = 4,      /* nodes without */
+    KEY_BELOW = 8,     /* nodes with a parent */
+};
+
+struct key_row {
+    const char *name;
+    enum key_type type;
+    uint32_t id; /* its bit in struct given: one numbering a family of tables */
+    size_t offset, size;
+    double min, max;
+    const char *const *choices; /* NULL-terminated */
+    uint32_t n_now;             /* choices from here on are for a later version */
+    const struct key_row *nested;
+    size_t n_nested;
+    unsigned where;
+    const char *help;
+};
+
+/** Which keys were written, and where. */
+struct given {
+    uint64_t mask;
+    struct tiered_mark marks[32];
+};
+
+static inline bool given_has(const struct given *given, uint32_t id)
+{
+    return given->mask >> id & 1;
+}
+
+enum tier_id {
+    TIER_NAME,
+    TIER_FAN_OUT,
+    TIER_AGGREGATE,
+    TIER_TRAINER,
+    TIER_ROUNDS,
+    TIER_UPLINK,
+    TIER_DOWNLINK,
+    TIER_TRANSPORT,
+    TIER_MEMORY,
+    TIER_ON_BAD_UPDATE,
+    TIER_LISTEN,
+    TIER_HOST,
+    TIER_AGENT,
+    TIER_INSECURE,
+    TIER_FAILOVER,
+    TIER_OFFLINE,
+    TIER_LIMITS,
+    TIER_PERSONAL,
+    TIER_PER_PARENT_ROUND,
+    TIER_SAMPLE,
+    TIER_QUORUM,
+    TIER_DEADLINE,
+    TIER_LATE,
+    TIER_MODE,
+    TIER_BUFFER,
+    TIER_MAX_STALENESS,
+    TIER_STALENESS,
+    TIER_N_IDS
+};
+
+/** What the keys of a tier, of defaults: or of one entry of nodes: say. */
+struct tier_keys {
+    const char *name;
+    uint64_t fan_out;
+    struct tiered_settings settings;
+    int32_t mode;
+    struct given given;
+};
+
+enum top_id {
+    TOP_TIERED,
+    TOP_NAME,
+    TOP_RUN,
+    TOP_DEFAULTS,
+    TOP_ORCHESTRATOR,
+    TOP_TIERS,
+    TOP_TREE,
+    TOP_NODES,
+    TOP_ROUNDS,
+    TOP_SEED,
+    TOP_MODEL,
+    TOP_STOP_WHEN,
+    TOP_EVALUATE,
+    TOP_METRIC,
+    TOP_AT_LEAST,
+    TOP_AT_MOST,
+    TOP_EVERY,
+    TOP_AT,
+    TOP_HOST,
+    TOP_LISTEN,
+};
+
+struct top_keys {
+    uint64_t version;
+    const char *name, *model;
+    const struct tiered_value *defaults, *tiers, *tree, *nodes;
+    uint32_t rounds, every;
+    uint64_t seed;
+    const char *metric;
+    double at_least, at_most;
+    int32_t at;
+    const char *host, *listen;
+    struct given given;
+};
+
+/** One entry of nodes: a node's name or a glob, and what it changes. */
+struct exception {
+    const char *pattern;
+    struct tiered_mark mark;
+    struct tier_keys keys;
+};
+
+struct tier_entry {
+    struct tiered_tier tier;
+    struct given given; /* by defaults: or the tier */
+};
+
+struct tiered_topology {
+    struct tiered_arena arena;
+    struct tiered_document *document;
+    const char *file, *folder;
+    struct tiered_run_settings run;
+    struct tier_entry *tiers;
+    size_t n_tiers;
+    const struct tiered_value *tree; /* NULL: grown by fan_out */
+    struct exception *exceptions;
+    size_t n_exceptions;
+};
+
+/** One loading. */
+struct loader {
+    struct tiered_topology *topology;
+    struct tiered_plugins *plugins;
+    struct tiered_diagnostics *diag;
+};
+
+extern const struct key_row tiered_top_rows[], tiered_tier_rows[];
+extern const size_t tiered_top_n_rows, tiered_tier_n_rows;
+
+/** Read `value` (a mapping) into `out` by the rows; problems go to the diagnostics,
+    with `what` in front ("tier 'fog'"; "" for the file itself). Keys with one of the
+    `refuse` bits in `where` are unknown here. */
+void section_read(struct loader *l, const char *what, const struct key_row *rows,
+                  size_t n_rows, unsigned refuse, const struct tiered_value *value,
+                  void *out, struct given *given);
+/** Complain about `key` that the rows do not know. */
+void section_unknown(struct loader *l, const char *what, const char *section,
+                     const struct tiered_value *key, const struct key_row *rows,
+                     size_t n_rows, unsigned refuse);
+/** Read a tier's keys. */
+void tier_keys_read(struct loader *l, const char *what, unsigned refuse,
+                    const struct tiered_value *value, struct tier_keys *keys);
+/** Put what `from` gives over `to`, for a node of this kind; returns the mask of what
+    has a meaning there. */
+uint64_t tier_keys_merge(const struct tier_keys *from, bool root, bool leaf,
+                         struct tiered_settings *to, struct given *given);
+/** Whether settings make sense by themselves: required keys, traits. `mark` is where
+    the tier or node was named. */
+void tier_settings_check(struct tiered_diagnostics *diag, const char *what, bool leaf,
+                         const struct tiered_settings *settings,
+                         const struct given *given, struct tiered_mark mark);
+
+void plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
+                 const struct tiered_value *value, struct tiered_plugin_ref *ret);
+void strategy_read(struct loader *l, const char *what, const struct tiered_value *value,
+                   struct tiered_plugin_list *ret);
+void pipe_read(struct loader *l, const char *what, bool group_allowed,
+               const struct tiered_value *value, struct tiered_plugin_list *ret);
+
+void run_read(struct loader *l, const struct top_keys *keys);
+void tiers_read(struct loader *l, const struct top_keys *keys);
+void exceptions_read(struct loader *l, const struct tiered_value *nodes);
+/** ${VAR} in every string of the document. */
+void environment_expand(struct loader *l, const struct tiered_value *root);
+
+bool tiered_name_ok(const char *name);
+/** What is wrong with a name, for messages. */
+#define NAME_RULE                                                                      \
+    "a name has 1 to 63 of a-z 0-9 . _ - and begins with a letter or digit"
+
+/** What {node} … stand for. */
+struct words {
+    const char *node, *tier, *parent;
+    uint32_t index, count;
+};
+/** The text with {word} replaced, malloc'd; {{word}} gives {word}. `words` NULL: only
+    checks, and gives the text as it is. NULL with *err for an unknown word. */
+char *words_expand(const char *text, const struct words *words,
+                   struct tiered_error *err);
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plugins by name: found, of the right kind, their options checked. */
+#include <string.h>
+
+#include "core/options/options.h"
+#include "core/plugins/hosting.h"
+#include "core/topology/inside.h"
+#include "tiered/aggregator.h"
+#include "tiered/optimizer.h"
+
+#define QUOTE_CHARS 60
+#define MAX_STAGES  16 /* of a pipe or strategy */
+
+/* NAME, or {NAME: {options}}. */
+static int split(struct loader *l, const char *what, const struct tiered_value *value,
+                 const struct tiered_value **ret_name,
+                 const struct tiered_value **ret_options)
+{
+    *ret_options = NULL;
+    if (value->kind == TIERED_SCALAR) {
+        *ret_name = value;
+        return 0;
+    }
+    if (value->kind != TIERED_MAPPING || value->n != 1) {
+        return tiered_diag_error(l->diag, value->mark,
+                                 "%s: a plugin is written NAME or {NAME: {OPTION: "
+                                 "VALUE}}",
+                                 what);
+    }
+    *ret_name = value->items[0];
+    const struct tiered_value *options = value->items[1];
+    if (options->kind == TIERED_MAPPING) {
+        *ret_options = options;
+    } else if (options->kind != TIERED_NULL) {
+        return tiered_diag_error(l->diag, options->mark,
+                                 "%s: the options of '%.*s' must be a mapping", what,
+                                 QUOTE_CHARS, value->items[0]->text);
+    }
+    return 0;
+}
+
+/* Strings of options may hold {node} …: an unknown word is found while loading. */
+static char *check_words(void *opaque, const char *text, struct tiered_error *err)
+{
+    (void)opaque;
+    return words_expand(text, NULL, err);
+}
+
+/* What options mean together only the plugin knows; these kinds only look at them. */
+static int try_init(const struct tiered_plugin *plugin, const void *config,
+                    struct tiered_error *err)
+{
+    struct tiered_hosting hosting;
+    void *state = NULL;
+    tiered_hosting_init(&hosting, 0, plugin->name, NULL, NULL, NULL);
+    if (plugin->kind == TIERED_AGGREGATOR) {
+        const struct tiered_aggregator_ops *ops = plugin->ops;
+        if (ops->init(&hosting.host, config, &state, err) < 0) {
+            return -1;
+        }
+        ops->destroy(state);
+    } else if (plugin->kind == TIERED_OPTIMIZER) {
+        const struct tiered_optimizer_ops *ops = plugin->ops;
+        if (ops->init(&hosting.host, config, &state, err) < 0) {
+            return -1;
+        }
+        ops->destroy(state);
+    }
+    return 0;
+}
+
+static void check_options(struct loader *l, const char *what,
+                          const struct tiered_plugin_ref *ref)
+{
+    static const struct tiered_expander words = {check_words, NULL};
+    const struct tiered_plugin *plugin = &ref->loaded->plugin;
+    struct tiered_config config = {0};
+    char owner[256];
+    snprintf(owner, sizeof(owner), "%s: %s '%s'", what, tiered_kind_name(plugin->kind),
+             plugin->name);
+    if (tiered_config_fill(plugin->options, plugin->n_options, plugin->option_size,
+                           plugin->config_size, owner, ref->options, ref->mark, &words,
+                           &config, l->diag) < 0) {
+        return;
+    }
+    struct tiered_error err = {0};
+    if (try_init(plugin, config.data, &err) < 0) {
+        tiered_diag_error(l->diag, ref->mark, "%s: %s", owner, err.text);
+    }
+    tiered_config_finish(&config);
+}
+
+/* kind 0: any. On a problem ret->loaded stays NULL. */
+static void read_ref(struct loader *l, const char *what, enum tiered_kind kind,
+                     const struct tiered_value *value, struct tiered_plugin_ref *ret)
+{
+    const struct tiered_value *name = NULL;
+    struct tiered_error err = {0};
+    *ret = (struct tiered_plugin_ref){.mark = value->mark};
+    if (split(l, what, value, &name, &ret->options) < 0) {
+        return;
+    }
+    ret->mark = name->mark;
+    if (tiered_plugins_get(l->plugins, name->text, kind, &ret->loaded, &err) < 0) {
+        ret->loaded = NULL;
+        tiered_diag_error(l->diag, name->mark, "%s: %s", what, err.text);
+        return;
+    }
+    check_options(l, what, ret);
+}
+
+void plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
+                 const struct tiered_value *value, struct tiered_plugin_ref *ret)
+{
+    read_ref(l, what, kind, value, ret);
+}
+
+/* A bare plugin is a list of one. */
+static size_t list_of(const struct tiered_value *value,
+                      const struct tiered_value *const **ret,
+                      const struct tiered_value *const *single)
+{
+    if (value->kind == TIERED_SEQUENCE) {
+        *ret = (const struct tiered_value *const *)value->items;
+        return value->n;
+    }
+    *ret = single;
+    return value->kind == TIERED_NULL ? 0 : 1;
+}
+
+/* Reads the list's plugins, of `first` kind and then `rest`; NULL when there is none.
+ */
+static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
+                                           enum tiered_kind first,
+                                           enum tiered_kind rest,
+                                           const struct tiered_value *value,
+                                           struct tiered_plugin_list *ret)
+{
+    const struct tiered_value *const *items;
+    size_t n = list_of(value, &items, &value);
+    *ret = (struct tiered_plugin_list){0};
+    if (n > MAX_STAGES) {
+        tiered_diag_error(l->diag, value->mark,
+                          "%s: %zu plugins in one list; %d is the most", what, n,
+                          MAX_STAGES);
+        return NULL;
+    }
+    struct tiered_plugin_ref *refs =
+        tiered_arena_alloc(&l->topology->arena, n, sizeof(*refs));
+    if (!refs) {
+        tiered_diag_error(l->diag, value->mark, "out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        read_ref(l, what, i ? rest : first, items[i], &refs[i]);
+    }
+    *ret = (struct tiered_plugin_list){n, refs};
+    return n ? refs : NULL;
+}
+
+void strategy_read(struct loader *l, const char *what, const struct tiered_value *value,
+                   struct tiered_plugin_list *ret)
+{
+    if (!read_list(l, what, TIERED_AGGREGATOR, TIERED_OPTIMIZER, value, ret) &&
+        value->n == 0) {
+        tiered_diag_error(l->diag, value->mark,
+                          "%s: aggregate needs an aggregator, such as [fedavg]", what);
+    }
+}
+
+/* What plugins declare decides where they may stand in a pipe. */
+static void check_stage(struct loader *l, const char *what, bool group_allowed,
+                        const struct tiered_plugin_list *list, size_t i)
+{
+    const struct tiered_plugin_ref *ref = &list->items[i];
+    const struct tiered_plugin *plugin = &ref->loaded->plugin;
+    if (plugin->kind != TIERED_FILTER && plugin->kind != TIERED_GROUP) {
+        const char *kind = tiered_kind_name(plugin->kind);
+        tiered_diag_error(l->diag, ref->mark,
+                          "%s: '%s' is %s %s, and a pipe is made of filters", what,
+                          plugin->name, strchr("aeiou", kind[0]) ? "an" : "a", kind);
+    } else if (plugin->kind == TIERED_GROUP && !group_allowed) {
+        tiered_diag_error(l->diag, ref->mark,
+                          "%s: '%s' sums updates on their way up; it belongs in uplink",
+                          what, plugin->name);
+    } else if (plugin->kind == TIERED_GROUP && i + 1 < list->n) {
+        const struct tiered_loaded *next = list->items[i + 1].loaded;
+        bool lossy = next && (next->plugin.traits & TIERED_LOSSY);
+        tiered_diag_error(l->diag, list->items[i + 1].mark,
+                          "%s: '%s' adds in a ring, so no %sfilter may follow it; put "
+                          "'%s' last",
+                          what, plugin->name, lossy ? "lossy " : "", plugin->name);
+    }
+}
+
+void pipe_read(struct loader *l, const char *what, bool group_allowed,
+               const struct tiered_value *value, struct tiered_plugin_list *ret)
+{
+    if (!read_list(l, what, 0, 0, value, ret)) {
+        return;
+    }
+    for (size_t i = 0; i < ret->n; i++) {
+        if (ret->items[i].loaded) {
+            check_stage(l, what, group_allowed, ret, i);
+        }
+    }
+}
