@@ -5,6 +5,9 @@
 #include <stddef.h>
 
 const struct tiered_command *const tiered_commands[] = {
+    &cmd_init,
+    &cmd_validate,
+    &cmd_plan,
     &cmd_aggregate,
     &cmd_plugins,
     NULL,
