@@ -14,6 +14,8 @@
  * The first filter's input is a block's raw bytes: block->n_elements of block->dtype.
  * A later one's is whatever the filter before it made: `in_size` bytes.
  * With TIERED_CONCURRENT, forward() and inverse() of different blocks may overlap.
+ * Where a later filter needs a scan, forward() is called for every block once for the
+ * scan and once to write: within one pass the same input gives the same output.
  */
 #ifndef TIERED_FILTER_H
 #define TIERED_FILTER_H

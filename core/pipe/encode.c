@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sender's side. A pass takes every block through the first few filters: all of
+ * them to write, those before a filter that needs a scan to let it look. Blocks go in
+ * windows: a window's blocks are made in parallel, then handed on in order.
+ *
+ * Memory: one buffer a slot of the window, which ends up with the block's bytes, and
+ * one a worker. The stages write to the two in turn, so that the last writes the
+ * slot's.
+ */
+#include "core/model/numeric.h"
+#include "core/pipe/stage.h"
+
+struct tiered_pipe {
+    struct pipe_stages stages;
+    struct tiered_layout *layout;
+    const struct tiered_hosting *hosting;
+    size_t scratch_bytes;
+};
+
+struct made {
+    uint8_t *buffer;
+    const uint8_t *data; /* the buffer, or the caller's own bytes */
+    size_t size;
+};
+
+struct pass {
+    const struct tiered_pipe *pipe;
+    const struct tiered_encode_job *job;
+    const struct tiered_host *host;
+    size_t n_stages; /* of this pass */
+    bool screen;
+    struct tiered_pool *pool;
+    uint32_t first; /* block of the window */
+    size_t n_slots, n_workers;
+    struct made *slots;
+    uint8_t **scratch; /* a worker's */
+};
+
+int tiered_pipe_create(const struct tiered_use *filters, size_t n_filters,
+                       struct tiered_layout *layout,
+                       const struct tiered_hosting *hosting, struct tiered_pipe **ret,
+                       struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_pipe_destroyp)
+    struct tiered_pipe *pipe = calloc(1, sizeof(*pipe));
+    if (!pipe) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    pipe->layout = tiered_layout_ref(layout);
+    pipe->hosting = hosting;
+    if (pipe_stages_open(filters, n_filters, layout, hosting, &pipe->stages, err) < 0 ||
+        pipe_stages_scratch(&pipe->stages, layout, &pipe->scratch_bytes, err) < 0) {
+        return -1;
+    }
+    *ret = TIERED_STEAL(pipe);
+    return 0;
+}
+
+void tiered_pipe_destroy(struct tiered_pipe *pipe)
+{
+    if (pipe) {
+        pipe_stages_close(&pipe->stages);
+        tiered_layout_unref(pipe->layout);
+        free(pipe);
+    }
+}
+
+static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
+                     const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
+                     struct tiered_error *err)
+{
+    size_t made = 0;
+    if (stage->ops->forward(stage->state, block, in, *size, out, capacity, &made, err) <
+        0) {
+        return pipe_stage_failed(stage, err);
+    }
+    if (made > capacity) {
+        return tiered_fail(err, TIERED_EINVAL, "filter '%s' made more than its bound",
+                           stage->plugin->name);
+    }
+    *size = made;
+    return 0;
+}
+
+/* Where the next step writes: the last one to the slot, and back from there in turn. */
+static uint8_t *target(const struct made *slot, uint8_t *scratch, size_t steps_after)
+{
+    return steps_after % 2 == 0 ? slot->buffer : scratch;
+}
+
+static int make_block(void *user, size_t i, unsigned worker, struct tiered_error *err)
+{
+    struct pass *pass = user;
+    const struct tiered_pipe *pipe = pass->pipe;
+    const struct tiered_block *block = &pipe->layout->blocks[pass->first + i];
+    struct made *slot = &pass->slots[i];
+    uint8_t *scratch = pass->scratch[worker];
+    slot->data = pass->job->data + block->offset_bytes;
+    slot->size = (size_t)block->size_bytes;
+    if (pass->job->base) {
+        uint8_t *out = target(slot, scratch, pass->n_stages);
+        tiered_subtract(block->dtype, slot->data, pass->job->base + block->offset_bytes,
+                        (size_t)block->n_elements, out);
+        slot->data = out;
+    }
+    if (pass->screen && pipe_screen(pipe->layout, block, slot->data, err) < 0) {
+        return -1;
+    }
+    for (size_t k = 0; k < pass->n_stages; k++) {
+        uint8_t *out = target(slot, scratch, pass->n_stages - 1 - k);
+        if (run_stage(&pipe->stages.items[k], block, slot->data, &slot->size, out,
+                      pipe->scratch_bytes, err) < 0) {
+            return -1;
+        }
+        slot->data = out;
+    }
+    return 0;
+}
+
+/* What becomes of a block that a pass has made. */
+typedef int (*sink_fn)(void *user, const struct tiered_block *block, const void *data,
+                       size_t size, struct tiered_error *err);
+
+static int run_pass(struct pass *pass, size_t n_stages, sink_fn sink, void *user,
+                    struct tiered_error *err)
+{
+    const struct tiered_layout *layout = pass->pipe->layout;
+    pass->n_stages = n_stages;
+    for (pass->first = 0; pass->first < layout->n_blocks;
+         pass->first += (uint32_t)pass->n_slots) {
+        size_t left = layout->n_blocks - pass->first;
+        size_t n = left < pass->n_slots ? left : pass->n_slots;
+        if (pass->host->cancelled(pass->host)) {
+            return tiered_fail(err, TIERED_ECANCELED, "stopped on request");
+        }
+        if (tiered_pool_for(pass->pool, n, make_block, pass, err) < 0) {
+            return -1;
+        }
+        for (size_t i = 0; i < n; i++) {
+            const struct made *slot = &pass->slots[i];
+            if (sink(user, &layout->blocks[pass->first + i], slot->data, slot->size,
+                     err) < 0) {
+                return -1;
+            }
+        }
+    }
+    pass->screen = false; /* once is enough */
+    return 0;
+}
+
+static int scan_sink(void *user, const struct tiered_block *block, const void *data,
+                     size_t size, struct tiered_error *err)
+{
+    const struct pipe_stage *stage = user;
+    return stage->ops->scan(stage->state, block, data, size, err) < 0
+               ? pipe_stage_failed(stage, err)
+               : 0;
+}
+
+static int append_sink(void *user, const struct tiered_block *block, const void *data,
+                       size_t size, struct tiered_error *err)
+{
+    return tiered_encoded_append(user, block->index, tiered_crc32c(0, data, size), data,
+                                 size, err);
+}
+
+static int take_header(const struct pipe_stage *stage, Tiered__V1__FilterHead *ret,
+                       struct tiered_error *err)
+{
+    size_t size = 0;
+    tiered__v1__filter_head__init(ret);
+    ret->name = (char *)(uintptr_t)stage->plugin->name;
+    if (!stage->ops->header) {
+        return 0;
+    }
+    TIERED_FREE uint8_t *data = malloc(TIERED_FILTER_HEADER_MAX);
+    if (!data) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (stage->ops->header(stage->state, data, TIERED_FILTER_HEADER_MAX, &size, err) <
+        0) {
+        return pipe_stage_failed(stage, err);
+    }
+    if (size > TIERED_FILTER_HEADER_MAX) {
+        return tiered_fail(err, TIERED_EINVAL, "filter '%s': its header is too large",
+                           stage->plugin->name);
+    }
+    uint8_t *fitted = size ? realloc(data, size) : NULL;
+    if (fitted) {
+        data = NULL;
+        ret->header = (ProtobufCBinaryData){.len = size, .data = fitted};
+    }
+    return size && !fitted ? tiered_fail(err, TIERED_ENOMEM, "out of memory") : 0;
+}
+
+static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
+                   struct tiered_error *err)
+{
+    const struct pipe_stages *stages = &pass->pipe->stages;
+    for (size_t k = 0; k < stages->n; k++) {
+        const struct pipe_stage *stage = &stages->items[k];
+        if (stage->ops->begin && stage->ops->begin(stage->state, pass->host, err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+    }
+    for (size_t k = 0; k < stages->n; k++) {
+        struct pipe_stage *stage = &stages->items[k];
+        if ((stage->plugin->traits & TIERED_NEEDS_SCAN) &&
+            run_pass(pass, k, scan_sink, stage, err) < 0) {
+            return -1;
+        }
+        if (take_header(stage, &headers[k], err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int make_object(const struct pass *pass, Tiered__V1__FilterHead *headers,
+                       struct tiered_encoded **ret, struct tiered_error *err)
+{
+    const struct tiered_encode_job *job = pass->job;
+    Tiered__V1__Head head = TIERED__V1__HEAD__INIT;
+    size_t n = pass->pipe->stages.n;
+    TIERED_FREE Tiered__V1__FilterHead **pointers = malloc((n + 1) * sizeof(*pointers));
+    if (!pointers) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    for (size_t k = 0; k < n; k++) {
+        pointers[k] = &headers[k];
+    }
+    if (tiered_wire_tensors(pass->pipe->layout, &head.tensors, &head.n_tensors, err) <
+        0) {
+        return -1;
+    }
+    Tiered__V1__Tensor **tensors = head.tensors;
+    size_t n_tensors = head.n_tensors;
+    head.pipe = pointers;
+    head.n_pipe = n;
+    int result = job->make(job->user, &head, ret, err);
+    tiered_wire_free_tensors(tensors, n_tensors);
+    return result;
+}
+
+static int write_out(struct pass *pass, Tiered__V1__FilterHead *headers,
+                     struct tiered_encoded **ret, struct tiered_error *err)
+{
+    const struct pipe_stages *stages = &pass->pipe->stages;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    if (prepare(pass, headers, err) < 0 || make_object(pass, headers, &e, err) < 0 ||
+        run_pass(pass, stages->n, append_sink, e, err) < 0) {
+        return -1;
+    }
+    for (size_t k = 0; k < stages->n; k++) {
+        const struct pipe_stage *stage = &stages->items[k];
+        if (stage->ops->end && stage->ops->end(stage->state, err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+    }
+    *ret = TIERED_STEAL(e);
+    return 0;
+}
+
+static void pass_finish(struct pass *pass)
+{
+    for (size_t i = 0; pass->slots && i < pass->n_slots; i++) {
+        free(pass->slots[i].buffer);
+    }
+    for (size_t i = 0; pass->scratch && i < pass->n_workers; i++) {
+        free(pass->scratch[i]);
+    }
+    free(pass->slots);
+    free(pass->scratch);
+}
+
+static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
+                     const struct tiered_encode_job *job, struct tiered_error *err)
+{
+    unsigned threads = 1;
+    pass->pool = pipe->stages.concurrent ? job->pool : NULL;
+    if (pass->pool) {
+        threads = tiered_pool_threads(pass->pool);
+    }
+    pass->pipe = pipe;
+    pass->job = job;
+    pass->host = job->hosting ? &job->hosting->host : &pipe->hosting->host;
+    pass->screen = job->screen;
+    pass->n_workers = threads + 1;
+    pass->n_slots = pass->pool ? 2 * (size_t)threads : 1;
+    size_t n_blocks = pipe->layout->n_blocks ? pipe->layout->n_blocks : 1;
+    pass->n_slots = pass->n_slots < n_blocks ? pass->n_slots : n_blocks;
+    pass->slots = calloc(pass->n_slots, sizeof(*pass->slots));
+    pass->scratch = calloc(pass->n_workers, sizeof(*pass->scratch));
+    bool made = pass->slots && pass->scratch;
+    for (size_t i = 0; made && i < pass->n_slots; i++) {
+        pass->slots[i].buffer = malloc(pipe->scratch_bytes);
+        made = pass->slots[i].buffer != NULL;
+    }
+    for (size_t i = 0; made && i < pass->n_workers; i++) {
+        pass->scratch[i] = malloc(pipe->scratch_bytes);
+        made = pass->scratch[i] != NULL;
+    }
+    return made ? 0 : tiered_fail(err, TIERED_ENOMEM, "out of memory for the pipe");
+}
+
+int tiered_pipe_encode(struct tiered_pipe *pipe, const struct tiered_encode_job *job,
+                       struct tiered_encoded **ret, struct tiered_error *err)
+{
+    struct pass pass = {0};
+    TIERED_FREE Tiered__V1__FilterHead *headers =
+        calloc(pipe->stages.n + 1, sizeof(*headers));
+    if (!headers) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    int result =
+        pass_init(&pass, pipe, job, err) < 0 ? -1 : write_out(&pass, headers, ret, err);
+    for (size_t k = 0; k < pipe->stages.n; k++) {
+        free(headers[k].header.data);
+    }
+    pass_finish(&pass);
+    return result;
+}

@@ -1,0 +1,703 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pipes: round trips, deltas, scans, screening, damaged streams, and that threads do
+   not change a bit. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "core/model/numeric.h"
+#include "core/pipe/pipe.h"
+#include "tiered/filter.h"
+
+static struct tiered_plugins *plugins;
+static struct tiered_hosting hosting;
+static struct tiered_use zstd;
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    tiered_hosting_init(&hosting, 7, "test", "edge", "edge-1", "3");
+    plugins = tiered_plugins_create(NULL, &err);
+    if (!plugins ||
+        tiered_plugins_get(plugins, "zstd", TIERED_FILTER, &zstd.loaded, &err) < 0) {
+        print_error("%s\n", err.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    tiered_plugins_destroy(plugins);
+    return 0;
+}
+
+/* Filters of the test's own. Each state counts its calls. */
+
+struct calls {
+    int begins, scans, headers, forwards, ends, inverse_ends;
+    uint8_t key; /* of `mask`: the sum of all that it scanned */
+};
+static struct calls last; /* of the state that was destroyed last */
+
+static int t_init(const struct tiered_host *host, const void *config,
+                  const struct tiered_manifest *manifest, void **ret_state,
+                  struct tiered_error *err)
+{
+    (void)host;
+    (void)config;
+    (void)manifest;
+    *ret_state = calloc(1, sizeof(struct calls));
+    return *ret_state ? 0 : tiered_fail(err, TIERED_ENOMEM, "out of memory");
+}
+
+static void t_destroy(void *state)
+{
+    last = *(struct calls *)state;
+    free(state);
+}
+
+static int t_begin(void *state, const struct tiered_host *host,
+                   struct tiered_error *err)
+{
+    struct calls *c = state;
+    (void)host;
+    (void)err;
+    c->begins++;
+    c->key = 0;
+    return 0;
+}
+
+static int t_end(void *state, struct tiered_error *err)
+{
+    (void)err;
+    ((struct calls *)state)->ends++;
+    return 0;
+}
+
+static int t_inverse_end(void *state, struct tiered_error *err)
+{
+    (void)err;
+    ((struct calls *)state)->inverse_ends++;
+    return 0;
+}
+
+static size_t same_bound(void *state, size_t in_size)
+{
+    (void)state;
+    return in_size;
+}
+
+static size_t double_bound(void *state, size_t in_size)
+{
+    (void)state;
+    return 2 * in_size;
+}
+
+/* mask: scans all bytes for a key that travels in its header, and xors with it. */
+static int mask_scan(void *state, const struct tiered_block *block, const void *in,
+                     size_t in_size, struct tiered_error *err)
+{
+    struct calls *c = state;
+    (void)block;
+    (void)err;
+    c->scans++;
+    for (size_t i = 0; i < in_size; i++) {
+        c->key = (uint8_t)(c->key + ((const uint8_t *)in)[i]);
+    }
+    return 0;
+}
+
+static int mask_header(void *state, void *out, size_t capacity, size_t *ret_size,
+                       struct tiered_error *err)
+{
+    struct calls *c = state;
+    (void)err;
+    assert_true(capacity >= 1);
+    c->headers++;
+    *(uint8_t *)out = c->key;
+    *ret_size = 1;
+    return 0;
+}
+
+static int mask_forward(void *state, const struct tiered_block *block, const void *in,
+                        size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                        struct tiered_error *err)
+{
+    struct calls *c = state;
+    (void)block;
+    c->forwards++;
+    if (capacity < in_size) {
+        return tiered_fail(err, TIERED_ECORRUPT, "too large");
+    }
+    for (size_t i = 0; i < in_size; i++) {
+        ((uint8_t *)out)[i] = ((const uint8_t *)in)[i] ^ c->key;
+    }
+    *ret_size = in_size;
+    return 0;
+}
+
+static int mask_inverse_begin(void *state, const void *header, size_t header_size,
+                              struct tiered_error *err)
+{
+    struct calls *c = state;
+    if (header_size != 1) {
+        return tiered_fail(err, TIERED_ECORRUPT, "a header of %zu bytes", header_size);
+    }
+    c->key = *(const uint8_t *)header;
+    return 0;
+}
+
+static const struct tiered_filter_ops mask_ops = {
+    .size = sizeof(mask_ops),
+    .init = t_init,
+    .destroy = t_destroy,
+    .begin = t_begin,
+    .scan = mask_scan,
+    .header = mask_header,
+    .bound = same_bound,
+    .forward = mask_forward,
+    .end = t_end,
+    .inverse_begin = mask_inverse_begin,
+    .inverse = mask_forward,
+    .inverse_end = t_inverse_end,
+};
+
+/* twice: writes every byte two times. */
+static int twice_forward(void *state, const struct tiered_block *block, const void *in,
+                         size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                         struct tiered_error *err)
+{
+    (void)state;
+    (void)block;
+    (void)err;
+    assert_true(capacity >= 2 * in_size);
+    for (size_t i = 0; i < in_size; i++) {
+        ((uint8_t *)out)[2 * i] = ((uint8_t *)out)[2 * i + 1] =
+            ((const uint8_t *)in)[i];
+    }
+    *ret_size = 2 * in_size;
+    return 0;
+}
+
+static int twice_inverse(void *state, const struct tiered_block *block, const void *in,
+                         size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                         struct tiered_error *err)
+{
+    (void)state;
+    (void)block;
+    if (in_size / 2 > capacity || in_size % 2) {
+        return tiered_fail(err, TIERED_ECORRUPT, "%zu bytes", in_size);
+    }
+    for (size_t i = 0; i < in_size / 2; i++) {
+        ((uint8_t *)out)[i] = ((const uint8_t *)in)[2 * i];
+    }
+    *ret_size = in_size / 2;
+    return 0;
+}
+
+static const struct tiered_filter_ops twice_ops = {
+    .size = sizeof(twice_ops),
+    .init = t_init,
+    .destroy = t_destroy,
+    .bound = double_bound,
+    .forward = twice_forward,
+    .inverse = twice_inverse,
+};
+
+static struct tiered_loaded mask_loaded = {
+    .plugin = {.kind = TIERED_FILTER, .name = "mask", .ops = &mask_ops}};
+static struct tiered_loaded twice_loaded = {
+    .plugin = {.kind = TIERED_FILTER, .name = "twice", .ops = &twice_ops}};
+static struct tiered_loaded group_loaded = {
+    .plugin = {.kind = TIERED_GROUP, .name = "secure-sum", .ops = &mask_ops}};
+
+#define MASK  ((struct tiered_use){&mask_loaded, NULL})
+#define TWICE ((struct tiered_use){&twice_loaded, "{}"})
+
+static struct tiered_layout *adversarial_layout(void)
+{
+    struct tiered_error err = {0};
+    struct tiered_layout_builder *b = tiered_layout_build();
+    const uint64_t odd[] = {7, 11}, big[] = {3, 262144}, none[] = {0}, n[] = {5},
+                   blob[] = {1500000};
+    tiered_layout_add(b, "odd", TIERED_F32, TIERED_PARAMETER, 2, odd, &err);
+    tiered_layout_add(b, "scalar", TIERED_F32, TIERED_PARAMETER, 0, NULL, &err);
+    tiered_layout_add(b, "half", TIERED_F16, TIERED_PARAMETER, 2, odd, &err);
+    tiered_layout_add(b, "none", TIERED_F64, TIERED_PARAMETER, 1, none, &err);
+    tiered_layout_add(b, "big", TIERED_F32, TIERED_PARAMETER, 2, big, &err);
+    tiered_layout_add(b, "steps", TIERED_I64, TIERED_BUFFER, 1, n, &err);
+    tiered_layout_add(b, "trees", TIERED_U8, TIERED_BUFFER, 1, blob, &err);
+    tiered_layout_add(b, "wide", TIERED_F64, TIERED_PARAMETER, 1, n, &err);
+    struct tiered_layout *layout = tiered_layout_seal(b, &err);
+    assert_non_null(layout);
+    return layout;
+}
+
+/* Any bits at all: NaN with payloads, infinities, negative zeros, subnormals. */
+static struct tiered_model *noise(struct tiered_layout *layout, uint64_t seed)
+{
+    struct tiered_error err;
+    struct tiered_model *model = tiered_model_create(layout, &err);
+    assert_non_null(model);
+    for (uint32_t i = 0; i < layout->n_blocks; i++) {
+        const struct tiered_block *block = &layout->blocks[i];
+        for (uint64_t k = 0; k < block->size_bytes; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            model->data[block->offset_bytes + k] = (uint8_t)(seed >> 56);
+        }
+    }
+    assert_int_equal(tiered_model_seal(model, &err), 0);
+    return model;
+}
+
+/* Small numbers, exact in every dtype, so that differences are exact too. */
+static struct tiered_model *small_numbers(struct tiered_layout *layout, int step)
+{
+    struct tiered_error err;
+    struct tiered_model *model = tiered_model_create(layout, &err);
+    assert_non_null(model);
+    for (uint32_t i = 0; i < layout->n_blocks; i++) {
+        const struct tiered_block *block = &layout->blocks[i];
+        size_t width = tiered_dtype_size(block->dtype);
+        for (uint64_t k = 0; k < block->n_elements; k++) {
+            double x = (double)((k * (uint64_t)step + i) % 97);
+            tiered_from_f64(block->dtype, &x, 1,
+                            model->data + block->offset_bytes + k * width);
+        }
+    }
+    assert_int_equal(tiered_model_seal(model, &err), 0);
+    return model;
+}
+
+static int make_in_memory(void *user, Tiered__V1__Head *head,
+                          struct tiered_encoded **ret, struct tiered_error *err)
+{
+    const struct tiered_model *content = user;
+    if (content) {
+        head->content.data = (uint8_t *)(uintptr_t)content->digest.bytes;
+        head->content.len = 32;
+    }
+    return tiered_encoded_begin(head, NULL, ret, err);
+}
+
+static int encode(const struct tiered_use *filters, size_t n,
+                  const struct tiered_model *model, const struct tiered_model *base,
+                  bool screen, struct tiered_pool *pool, struct tiered_encoded **ret,
+                  struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    const struct tiered_encode_job job = {
+        .data = model->data,
+        .base = base ? base->data : NULL,
+        .screen = screen,
+        .hosting = &hosting,
+        .pool = pool,
+        .make = make_in_memory,
+        .user = base ? NULL : (void *)(uintptr_t)model,
+    };
+    if (tiered_pipe_create(filters, n, model->layout, &hosting, &pipe, err) < 0 ||
+        tiered_pipe_encode(pipe, &job, &e, err) < 0 ||
+        tiered_encoded_seal(e, false, err) < 0) {
+        return -1;
+    }
+    *ret = TIERED_STEAL(e);
+    return 0;
+}
+
+static int decode(const struct tiered_use *filters, size_t n, struct tiered_encoded *e,
+                  struct tiered_pool *pool, struct tiered_model **ret,
+                  struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *d = NULL;
+    return tiered_decoder_create(filters, n, &hosting, e, &d, err) < 0
+               ? -1
+               : tiered_decoder_model(d, pool, ret, err);
+}
+
+static void check_round_trip(const struct tiered_use *filters, size_t n,
+                             const struct tiered_model *model, struct tiered_pool *pool)
+{
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *back = NULL;
+    assert_int_equal(encode(filters, n, model, NULL, false, pool, &e, &err), 0);
+    assert_int_equal(decode(filters, n, e, pool, &back, &err), 0);
+    assert_true(tiered_digest_equal(&model->digest, &back->digest));
+    assert_memory_equal(model->data, back->data, model->layout->m.data_bytes);
+}
+
+static void test_round_trips(void **state)
+{
+    (void)state;
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = noise(layout, 1);
+    const struct tiered_use fast = {zstd.loaded, "{\"level\":1,\"window_log\":12}"};
+    const struct tiered_use chains[][3] = {
+        {zstd}, {MASK}, {MASK, zstd}, {zstd, MASK}, {MASK, fast, MASK}, {zstd, zstd}};
+    const size_t lengths[] = {1, 1, 2, 2, 3, 2};
+    check_round_trip(NULL, 0, model, NULL);
+    for (size_t i = 0; i < TIERED_COUNT(lengths); i++) {
+        check_round_trip(chains[i], lengths[i], model, NULL);
+    }
+}
+
+static void test_empty_models(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    for (int tensors = 0; tensors < 2; tensors++) {
+        struct tiered_layout_builder *b = tiered_layout_build();
+        const uint64_t none[] = {4, 0};
+        if (tensors) {
+            tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 2, none, &err);
+        }
+        TIERED_CLEANUP(tiered_layout_unrefp)
+        struct tiered_layout *layout = tiered_layout_seal(b, &err);
+        TIERED_CLEANUP(tiered_model_unrefp)
+        struct tiered_model *model = noise(layout, 1);
+        check_round_trip(NULL, 0, model, NULL);
+        check_round_trip(&zstd, 1, model, NULL);
+        check_round_trip(&MASK, 1, model, NULL);
+    }
+}
+
+/* What grows with a filter must still fit a message. */
+static void test_blocks_that_grow(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    struct tiered_layout_builder *b = tiered_layout_build();
+    const uint64_t n[] = {100};
+    tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, n, &err);
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *small = tiered_layout_seal(b, &err);
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *fits = noise(small, 3);
+    const struct tiered_use chain[] = {MASK, TWICE, TWICE, zstd};
+    check_round_trip(chain, 4, fits, NULL);
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = noise(layout, 1);
+    struct tiered_encoded *e = NULL;
+    assert_int_equal(encode(&TWICE, 1, model, NULL, false, NULL, &e, &err), -1);
+    assert_string_equal(err.text, "block 2 has 2097152 bytes; at most 1110016");
+    const struct tiered_use many[] = {TWICE, TWICE, TWICE, TWICE, TWICE};
+    assert_int_equal(encode(many, 5, model, NULL, false, NULL, &e, &err), -1);
+    assert_string_equal(err.text,
+                        "filter 'twice' would make 33554432 bytes of a block; "
+                        "at most 16777216");
+}
+
+static void test_deltas_are_exact(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 5);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *base = small_numbers(layout, 3);
+    const struct tiered_use chains[][2] = {{zstd}, {MASK, zstd}};
+    for (size_t n = 0; n < 3; n++) {
+        const struct tiered_use *filters = n ? chains[n - 1] : NULL;
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *delta = NULL;
+        assert_int_equal(encode(filters, n, model, base, true, NULL, &e, &err), 0);
+        assert_int_equal(decode(filters, n, e, NULL, &delta, &err), 0);
+        for (uint32_t i = 0; i < layout->n_blocks; i++) {
+            const struct tiered_block *k = &layout->blocks[i];
+            TIERED_FREE uint8_t *sum = malloc(k->size_bytes);
+            tiered_add_to(k->dtype, base->data + k->offset_bytes,
+                          delta->data + k->offset_bytes, k->n_elements, sum);
+            assert_memory_equal(sum, model->data + k->offset_bytes, k->size_bytes);
+        }
+        float want = (float)(5 % 97) - (float)(3 % 97), got;
+        memcpy(&got, delta->data + 4, sizeof(got));
+        assert_true(got == want);
+    }
+}
+
+/* On several threads the same bytes as on one. */
+static void test_threads_change_nothing(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 5);
+    TIERED_CLEANUP(tiered_pool_destroyp) struct tiered_pool *pool = NULL;
+    assert_int_equal(tiered_pool_create(3, &pool, &err), 0);
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *one = NULL;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *many = NULL;
+    const struct tiered_use two[] = {zstd, zstd};
+    assert_int_equal(encode(two, 2, model, NULL, true, NULL, &one, &err), 0);
+    for (int i = 0; i < 20; i++) {
+        tiered_encoded_unref(TIERED_STEAL(many));
+        assert_int_equal(encode(two, 2, model, NULL, true, pool, &many, &err), 0);
+        const Tiered__V1__Head *a = tiered_encoded_head(one);
+        const Tiered__V1__Head *b = tiered_encoded_head(many);
+        assert_memory_equal(a->encoded.data, b->encoded.data, 32);
+        assert_int_equal(a->encoded_bytes, b->encoded_bytes);
+        TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *back = NULL;
+        assert_int_equal(decode(two, 2, many, pool, &back, &err), 0);
+        assert_memory_equal(model->data, back->data, layout->m.data_bytes);
+    }
+    check_round_trip(&MASK, 1, model, pool); /* not concurrent: this thread, in order */
+}
+
+static void test_scan_and_calls(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = noise(layout, 9);
+    mask_loaded.plugin.traits = TIERED_NEEDS_SCAN;
+    const int n = (int)layout->n_blocks;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    assert_int_equal(encode(&MASK, 1, model, NULL, false, NULL, &e, &err), 0);
+    assert_int_equal(last.begins, 1);
+    assert_int_equal(last.scans, n);
+    assert_int_equal(last.headers, 1);
+    assert_int_equal(last.forwards, n);
+    assert_int_equal(last.ends, 1);
+    uint8_t key = 0;
+    for (int i = 0; i < n; i++) {
+        const struct tiered_block *block = &layout->blocks[i];
+        for (uint64_t k = 0; k < block->size_bytes; k++) {
+            key = (uint8_t)(key + model->data[block->offset_bytes + k]);
+        }
+    }
+    const Tiered__V1__Head *head = tiered_encoded_head(e);
+    assert_int_equal(head->n_pipe, 1);
+    assert_string_equal(head->pipe[0]->name, "mask");
+    assert_int_equal(head->pipe[0]->header.len, 1);
+    assert_int_equal(head->pipe[0]->header.data[0], key);
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *back = NULL;
+    assert_int_equal(decode(&MASK, 1, e, NULL, &back, &err), 0);
+    assert_int_equal(last.inverse_ends, 1);
+    /* A scan behind another filter sees what that one makes; two scans, two keys. */
+    const struct tiered_use chain[] = {zstd, MASK, MASK};
+    check_round_trip(chain, 3, model, NULL);
+    mask_loaded.plugin.traits = 0;
+}
+
+static void test_screening(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    const struct {
+        const char *tensor;
+        uint64_t index;
+        double value;
+        const char *text;
+    } cases[] = {
+        {"odd", 17, NAN, "tensor 'odd' has nan at index 17"},
+        {"scalar", 0, INFINITY, "tensor 'scalar' has inf at index 0"},
+        {"half", 76, -INFINITY, "tensor 'half' has -inf at index 76"},
+        {"big", 786431, NAN, "tensor 'big' has nan at index 786431"},
+        {"wide", 4, INFINITY, "tensor 'wide' has inf at index 4"},
+    };
+    for (size_t i = 0; i < TIERED_COUNT(cases); i++) {
+        TIERED_CLEANUP(tiered_model_unrefp)
+        struct tiered_model *model = small_numbers(layout, 3);
+        const struct tiered_tensor *t = layout->m.tensors;
+        while (strcmp(t->name, cases[i].tensor) != 0) {
+            t++;
+        }
+        uint8_t *at = model->data + t->offset_bytes;
+        tiered_from_f64(t->dtype, &cases[i].value, 1,
+                        at + cases[i].index * tiered_dtype_size(t->dtype));
+        assert_int_equal(tiered_model_seal(model, &err), 0);
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), -1);
+        assert_int_equal(err.code, TIERED_ERANGE);
+        assert_string_equal(err.text, cases[i].text);
+        for (size_t n = 0; n < 2; n++) { /* the receiver finds it as well */
+            tiered_encoded_unref(TIERED_STEAL(e));
+            assert_int_equal(encode(&zstd, n, model, NULL, false, NULL, &e, &err), 0);
+            TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *d = NULL;
+            assert_int_equal(tiered_decoder_create(&zstd, n, &hosting, e, &d, &err), 0);
+            memset(&err, 0, sizeof(err));
+            assert_int_equal(tiered_decoder_screen(d, NULL, &err), -1);
+            assert_string_equal(err.text, cases[i].text);
+        }
+    }
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *a = small_numbers(layout, 3);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *b = small_numbers(layout, 3);
+    const float huge = 3e38f, minus = -3e38f; /* finite, but their difference is not */
+    memcpy(a->data, &huge, 4);
+    memcpy(b->data, &minus, 4);
+    struct tiered_encoded *e = NULL;
+    assert_int_equal(encode(NULL, 0, a, b, true, NULL, &e, &err), -1);
+    assert_string_equal(err.text, "tensor 'odd' has inf at index 0");
+}
+
+/* The encoded object again with one block changed; its checksums are made to fit. */
+static struct tiered_encoded *tampered(const struct tiered_encoded *from,
+                                       uint32_t which, const uint8_t *data, size_t size)
+{
+    struct tiered_error err;
+    struct tiered_encoded *to = NULL;
+    static uint8_t block[TIERED_ENCODED_BLOCK_MAX];
+    const Tiered__V1__Head *head = tiered_encoded_head(from);
+    assert_int_equal(tiered_encoded_begin(head, NULL, &to, &err), 0);
+    for (uint32_t i = 0; i < head->n_blocks; i++) {
+        size_t n;
+        uint32_t crc;
+        tiered_encoded_block(from, i, &n, &crc);
+        assert_int_equal(tiered_encoded_read(from, i, block, sizeof(block), &err), 0);
+        const void *use = i == which ? data : block;
+        n = i == which ? size : n;
+        assert_int_equal(
+            tiered_encoded_append(to, i, tiered_crc32c(0, use, n), use, n, &err), 0);
+    }
+    assert_int_equal(tiered_encoded_seal(to, false, &err), 0);
+    return to;
+}
+
+static void expect_refused(struct tiered_encoded *e, uint32_t which, const char *text)
+{
+    static uint8_t out[TIERED_BLOCK_BYTES];
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *d = NULL;
+    assert_int_equal(tiered_decoder_create(&zstd, 1, &hosting, e, &d, &err), 0);
+    assert_int_equal(tiered_decoder_read(d, which, out, &err), -1);
+    assert_int_equal(err.code, TIERED_ECORRUPT);
+    if (text) {
+        assert_string_equal(err.text, text);
+    }
+    tiered_encoded_unref(e);
+}
+
+static void test_damaged_streams(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), 0);
+    uint8_t frame[4096];
+    size_t n, bigger;
+    uint32_t crc;
+    tiered_encoded_block(e, 0, &n, &crc); /* odd and scalar: 78 floats, 312 bytes */
+    assert_true(n + 16 < sizeof(frame));
+    assert_int_equal(tiered_encoded_read(e, 0, frame, sizeof(frame), &err), 0);
+    expect_refused(tampered(e, 0, frame, 0), 0,
+                   "block 0: filter 'zstd': not a zstd frame");
+    expect_refused(tampered(e, 0, (const uint8_t *)"hello", 5), 0,
+                   "block 0: filter 'zstd': not a zstd frame");
+    expect_refused(tampered(e, 0, frame, n - 1), 0, NULL);
+    memset(frame + n, 0, 3);
+    expect_refused(tampered(e, 0, frame, n + 3), 0,
+                   "block 0: filter 'zstd': 3 bytes follow the frame");
+    for (size_t i = 0; i < n; i++) { /* any flip: an error or other bytes, no crash */
+        frame[i] ^= 0x24;
+        TIERED_CLEANUP(tiered_encoded_unrefp)
+        struct tiered_encoded *bad = tampered(e, 0, frame, n);
+        TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *back = NULL;
+        assert_int_equal(decode(&zstd, 1, bad, NULL, &back, &err), -1);
+        frame[i] ^= 0x24;
+    }
+    /* A bomb: a good frame of more bytes than the block has. */
+    static uint8_t other[TIERED_ENCODED_BLOCK_MAX];
+    tiered_encoded_block(e, 2, &bigger, &crc);
+    assert_int_equal(tiered_encoded_read(e, 2, other, sizeof(other), &err), 0);
+    expect_refused(tampered(e, 0, other, bigger < 60000 ? bigger : 60000), 0,
+                   "block 0: filter 'zstd': the frame declares 1048576 bytes; at most "
+                   "312 are expected");
+    /* And one of fewer. */
+    expect_refused(tampered(e, 2, frame, n), 2,
+                   "block 2 decodes to 312 bytes, expected 1048576");
+}
+
+static void test_wrong_pipes(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    struct tiered_decoder *d = NULL;
+    assert_int_equal(encode(&MASK, 1, model, NULL, true, NULL, &e, &err), 0);
+    assert_int_equal(tiered_decoder_create(&zstd, 1, &hosting, e, &d, &err), -1);
+    assert_string_equal(err.text,
+                        "the update went through filter 'mask'; this pipe has "
+                        "'zstd' there");
+    assert_int_equal(tiered_decoder_create(NULL, 0, &hosting, e, &d, &err), -1);
+    assert_string_equal(err.text, "the update went through 1 filters; this pipe has 0");
+    struct tiered_encoded *wrong = NULL;
+    const struct tiered_use group = {&group_loaded, NULL};
+    assert_int_equal(encode(&group, 1, model, NULL, true, NULL, &wrong, &err), -1);
+    assert_string_equal(
+        err.text, "'secure-sum' is a group protocol, which is not in this version");
+    const struct tiered_use dictionary = {zstd.loaded, "{\"dictionary\":true}"};
+    assert_int_equal(encode(&dictionary, 1, model, NULL, true, NULL, &wrong, &err), -1);
+    assert_int_equal(err.code, TIERED_ENOTSUP);
+    assert_string_equal(err.text,
+                        "option 'dictionary' of filter 'zstd' is not in this version");
+    const struct tiered_use level = {zstd.loaded, "{\"level\":23}"};
+    assert_int_equal(encode(&level, 1, model, NULL, true, NULL, &wrong, &err), -1);
+    assert_int_equal(err.code, TIERED_EINVAL);
+    atomic_store(&hosting.cancel, true);
+    assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &wrong, &err), -1);
+    atomic_store(&hosting.cancel, false);
+    assert_int_equal(err.code, TIERED_ECANCELED);
+    assert_null(wrong);
+}
+
+/* A head may name a model that the blocks are not. */
+static void test_content_digest(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    model->digest.bytes[0] ^= 1;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+    struct tiered_model *back = NULL;
+    assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), 0);
+    assert_int_equal(decode(&zstd, 1, e, NULL, &back, &err), -1);
+    assert_string_equal(err.text, "the model is not the one that its head names");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_empty_models),
+        cmocka_unit_test(test_blocks_that_grow),
+        cmocka_unit_test(test_deltas_are_exact),
+        cmocka_unit_test(test_threads_change_nothing),
+        cmocka_unit_test(test_scan_and_calls),
+        cmocka_unit_test(test_screening),
+        cmocka_unit_test(test_damaged_streams),
+        cmocka_unit_test(test_wrong_pipes),
+        cmocka_unit_test(test_content_digest),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
