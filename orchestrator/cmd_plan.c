@@ -12,12 +12,12 @@ static int show(const char *path, const char *const *sets, size_t n_sets, bool j
                 bool all)
 {
     struct tiered_error err = {0};
-    TIERED_CLEANUP(load_finish) struct loaded_plan loaded = {0};
-    int result = load_plan(path, sets, n_sets, &loaded, &err);
+    TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
+    int result = cmd_load_plan(path, sets, n_sets, &loaded, &err);
     if (!loaded.plugins) {
         return cmd_error(&err);
     }
-    load_report(&loaded);
+    cmd_load_report(&loaded);
     if (result < 0) {
         return EXIT_FAILED;
     }

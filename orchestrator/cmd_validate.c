@@ -38,12 +38,12 @@ static void print_json(const char *path, const struct loaded_plan *loaded, bool 
 static int validate(const char *path, const char *const *sets, size_t n_sets, bool json)
 {
     struct tiered_error err = {0};
-    TIERED_CLEANUP(load_finish) struct loaded_plan loaded = {0};
-    bool ok = load_plan(path, sets, n_sets, &loaded, &err) == 0;
+    TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
+    bool ok = cmd_load_plan(path, sets, n_sets, &loaded, &err) == 0;
     if (!loaded.plugins) {
         return cmd_error(&err);
     }
-    load_report(&loaded);
+    cmd_load_report(&loaded);
     if (json) {
         print_json(path, &loaded, ok);
     } else if (ok) {

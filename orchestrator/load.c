@@ -2,8 +2,8 @@
 /* Loading a topology for a command. */
 #include "orchestrator/load.h"
 
-int load_plan(const char *path, const char *const *sets, size_t n_sets,
-              struct loaded_plan *ret, struct tiered_error *err)
+int cmd_load_plan(const char *path, const char *const *sets, size_t n_sets,
+                  struct loaded_plan *ret, struct tiered_error *err)
 {
     ret->plugins = tiered_plugins_create(NULL, err);
     if (!ret->plugins) {
@@ -20,13 +20,13 @@ int load_plan(const char *path, const char *const *sets, size_t n_sets,
     return 0;
 }
 
-void load_report(const struct loaded_plan *loaded)
+void cmd_load_report(const struct loaded_plan *loaded)
 {
     tiered_diag_print(&loaded->diag, (const char *)loaded->source.data,
                       loaded->source.size, stderr);
 }
 
-void load_finish(struct loaded_plan *loaded)
+void cmd_load_finish(struct loaded_plan *loaded)
 {
     tiered_plan_destroy(loaded->plan);
     tiered_topology_destroy(loaded->topology);

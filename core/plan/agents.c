@@ -83,7 +83,8 @@ static int join(struct agents *a, uint32_t i)
         return a->p->diag->n_errors > errors ? 0 : -1;
     }
     a->items[a->n].name = name;
-    uint32_t agent = name_table_add(&a->table, name, a->n, agent_name_of, a->items);
+    uint32_t agent =
+        plan_name_table_add(&a->table, name, a->n, agent_name_of, a->items);
     if (agent == UINT32_MAX) {
         agent = a->n++;
     }
@@ -119,7 +120,7 @@ int planner_group_agents(struct planner *p)
     struct agents a = {.p = p};
     a.items =
         tiered_arena_alloc(&w->arena, (size_t)w->plan.n_nodes + 1, sizeof(*a.items));
-    if (!a.items || name_table_init(&a.table, &w->arena, w->plan.n_nodes) < 0) {
+    if (!a.items || plan_name_table_init(&a.table, &w->arena, w->plan.n_nodes) < 0) {
         return planner_no_memory(p);
     }
     for (uint32_t i = 0; i < w->plan.n_nodes; i++) {

@@ -179,7 +179,7 @@ static void check_addresses(struct planner *p)
     if (!n_listeners) {
         return;
     }
-    if (!addresses || name_table_init(&table, &w->arena, n_listeners) < 0) {
+    if (!addresses || plan_name_table_init(&table, &w->arena, n_listeners) < 0) {
         planner_no_memory(p);
         return;
     }
@@ -193,7 +193,7 @@ static void check_addresses(struct planner *p)
             return;
         }
         uint32_t other =
-            name_table_add(&table, addresses[n].text, n, address_of, addresses);
+            plan_name_table_add(&table, addresses[n].text, n, address_of, addresses);
         if (other != UINT32_MAX) {
             same_address(p, i, addresses[other].node);
         }

@@ -55,9 +55,10 @@ static int apply(struct planner *p, struct reach *reach, uint32_t i)
         if (!v) {
             return -1;
         }
-        reach->fitting |= tier_keys_merge(&reach->exception->keys, node->tier == 0,
-                                          leaf, &v->settings, &v->given);
-        tier_settings_check(p->diag, v->label, leaf, &v->settings, &v->given, v->mark);
+        reach->fitting |= topology_tier_keys_merge(
+            &reach->exception->keys, node->tier == 0, leaf, &v->settings, &v->given);
+        topology_tier_settings_check(p->diag, v->label, leaf, &v->settings, &v->given,
+                                     v->mark);
     }
     node->settings = &old->derived->settings;
     return 0;

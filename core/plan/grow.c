@@ -111,12 +111,12 @@ static int grow_tier(struct planner *p, uint32_t tier, uint32_t parents, uint32_
 static int add_names(struct planner *p)
 {
     struct whole_plan *w = p->w;
-    if (name_table_init(&w->by_name, &w->arena, w->plan.n_nodes) < 0) {
+    if (plan_name_table_init(&w->by_name, &w->arena, w->plan.n_nodes) < 0) {
         return planner_no_memory(p);
     }
     for (uint32_t i = 0; i < w->plan.n_nodes; i++) {
-        uint32_t other =
-            name_table_add(&w->by_name, w->nodes[i].name, i, node_name_of, w->nodes);
+        uint32_t other = plan_name_table_add(&w->by_name, w->nodes[i].name, i,
+                                             plan_node_name_of, w->nodes);
         if (other != UINT32_MAX) {
             const struct tier_entry *tiers = p->topology->tiers;
             return tiered_diag_error(

@@ -61,16 +61,18 @@ static inline struct variant *variant_of(const struct tiered_node *node)
     return (struct variant *)(uintptr_t)node->settings;
 }
 
-int name_table_init(struct name_table *table, struct tiered_arena *arena, uint64_t n);
+int plan_name_table_init(struct name_table *table, struct tiered_arena *arena,
+                         uint64_t n);
 /** `name_of` gives the name of a number in the table. Returns the number that has the
     name already, or UINT32_MAX after adding `number`. */
-uint32_t name_table_add(struct name_table *table, const char *name, uint32_t number,
-                        const char *(*name_of)(const void *user, uint32_t number),
-                        const void *user);
-uint32_t name_table_find(const struct name_table *table, const char *name,
-                         const char *(*name_of)(const void *user, uint32_t number),
-                         const void *user);
+uint32_t plan_name_table_add(struct name_table *table, const char *name,
+                             uint32_t number,
+                             const char *(*name_of)(const void *user, uint32_t number),
+                             const void *user);
+uint32_t plan_name_table_find(const struct name_table *table, const char *name,
+                              const char *(*name_of)(const void *user, uint32_t number),
+                              const void *user);
 /** name_of for nodes; `user` is the node array. */
-const char *node_name_of(const void *nodes, uint32_t number);
+const char *plan_node_name_of(const void *nodes, uint32_t number);
 
 #endif

@@ -89,7 +89,8 @@ static int add_node(struct named *n, const struct entry *entry, uint32_t tier,
                                           .index = w->tier_counts[tier],
                                           .parent = parent,
                                           .settings = &w->tiers[tier].settings};
-    uint32_t first = name_table_add(&w->by_name, name, n->n, node_name_of, w->nodes);
+    uint32_t first =
+        plan_name_table_add(&w->by_name, name, n->n, plan_node_name_of, w->nodes);
     if (first != UINT32_MAX) {
         return second_place(n, entry, parent, first);
     }
@@ -199,7 +200,7 @@ int planner_grow_named(struct planner *p)
     TIERED_FREE struct entry *scratch = calloc(most, sizeof(*scratch));
     w->nodes = tiered_arena_alloc(&w->arena, most + 1, sizeof(*w->nodes));
     if (!entries || !scratch || !w->nodes ||
-        name_table_init(&w->by_name, &w->arena, most) < 0) {
+        plan_name_table_init(&w->by_name, &w->arena, most) < 0) {
         return planner_no_memory(p);
     }
     size_t errors = p->diag->n_errors;

@@ -13,7 +13,8 @@ static uint32_t hash(const char *name) /* FNV-1a */
     return h ^ h >> 15;
 }
 
-int name_table_init(struct name_table *table, struct tiered_arena *arena, uint64_t n)
+int plan_name_table_init(struct name_table *table, struct tiered_arena *arena,
+                         uint64_t n)
 {
     uint64_t size = 16;
     while (size < 2 * n) {
@@ -36,9 +37,10 @@ static uint32_t slot_of(const struct name_table *table, const char *name,
     return i;
 }
 
-uint32_t name_table_add(struct name_table *table, const char *name, uint32_t number,
-                        const char *(*name_of)(const void *user, uint32_t number),
-                        const void *user)
+uint32_t plan_name_table_add(struct name_table *table, const char *name,
+                             uint32_t number,
+                             const char *(*name_of)(const void *user, uint32_t number),
+                             const void *user)
 {
     uint32_t i = slot_of(table, name, name_of, user);
     if (table->slots[i]) {
@@ -48,15 +50,15 @@ uint32_t name_table_add(struct name_table *table, const char *name, uint32_t num
     return UINT32_MAX;
 }
 
-uint32_t name_table_find(const struct name_table *table, const char *name,
-                         const char *(*name_of)(const void *user, uint32_t number),
-                         const void *user)
+uint32_t plan_name_table_find(const struct name_table *table, const char *name,
+                              const char *(*name_of)(const void *user, uint32_t number),
+                              const void *user)
 {
     uint32_t i = slot_of(table, name, name_of, user);
     return table->slots[i] ? table->slots[i] - 1 : UINT32_MAX;
 }
 
-const char *node_name_of(const void *nodes, uint32_t number)
+const char *plan_node_name_of(const void *nodes, uint32_t number)
 {
     return ((const struct tiered_node *)nodes)[number].name;
 }

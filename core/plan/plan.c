@@ -95,7 +95,7 @@ void tiered_plan_destroy(struct tiered_plan *plan)
 uint32_t tiered_plan_find(const struct tiered_plan *plan, const char *name)
 {
     const struct whole_plan *w = plan->arena;
-    return name_table_find(&w->by_name, name, node_name_of, plan->nodes);
+    return plan_name_table_find(&w->by_name, name, plan_node_name_of, plan->nodes);
 }
 
 char *tiered_plan_text(const struct tiered_plan *plan, uint32_t node, const char *text,
@@ -109,5 +109,5 @@ char *tiered_plan_text(const struct tiered_plan *plan, uint32_t node, const char
         .index = n->index,
         .count = plan->tier_counts[n->tier],
     };
-    return words_expand(text, &words, err);
+    return topology_words_expand(text, &words, err);
 }

@@ -179,38 +179,43 @@ extern const size_t tiered_top_n_rows, tiered_tier_n_rows;
 /** Read `value` (a mapping) into `out` by the rows; problems go to the diagnostics,
     with `what` in front ("tier 'fog'"; "" for the file itself). Keys with one of the
     `refuse` bits in `where` are unknown here. */
-void section_read(struct loader *l, const char *what, const struct key_row *rows,
-                  size_t n_rows, unsigned refuse, const struct tiered_value *value,
-                  void *out, struct given *given);
+void topology_section_read(struct loader *l, const char *what,
+                           const struct key_row *rows, size_t n_rows, unsigned refuse,
+                           const struct tiered_value *value, void *out,
+                           struct given *given);
 /** Complain about `key` that the rows do not know. */
-void section_unknown(struct loader *l, const char *what, const char *section,
-                     const struct tiered_value *key, const struct key_row *rows,
-                     size_t n_rows, unsigned refuse);
+void topology_section_unknown(struct loader *l, const char *what, const char *section,
+                              const struct tiered_value *key,
+                              const struct key_row *rows, size_t n_rows,
+                              unsigned refuse);
 /** Read a tier's keys. */
-void tier_keys_read(struct loader *l, const char *what, unsigned refuse,
-                    const struct tiered_value *value, struct tier_keys *keys);
+void topology_tier_keys_read(struct loader *l, const char *what, unsigned refuse,
+                             const struct tiered_value *value, struct tier_keys *keys);
 /** Put what `from` gives over `to`, for a node of this kind; returns the mask of what
     has a meaning there. */
-uint64_t tier_keys_merge(const struct tier_keys *from, bool root, bool leaf,
-                         struct tiered_settings *to, struct given *given);
+uint64_t topology_tier_keys_merge(const struct tier_keys *from, bool root, bool leaf,
+                                  struct tiered_settings *to, struct given *given);
 /** Whether settings make sense by themselves: required keys, traits. `mark` is where
     the tier or node was named. */
-void tier_settings_check(struct tiered_diagnostics *diag, const char *what, bool leaf,
-                         const struct tiered_settings *settings,
-                         const struct given *given, struct tiered_mark mark);
+void topology_tier_settings_check(struct tiered_diagnostics *diag, const char *what,
+                                  bool leaf, const struct tiered_settings *settings,
+                                  const struct given *given, struct tiered_mark mark);
 
-void plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
-                 const struct tiered_value *value, struct tiered_plugin_ref *ret);
-void strategy_read(struct loader *l, const char *what, const struct tiered_value *value,
-                   struct tiered_plugin_list *ret);
-void pipe_read(struct loader *l, const char *what, bool group_allowed,
-               const struct tiered_value *value, struct tiered_plugin_list *ret);
+void topology_plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
+                          const struct tiered_value *value,
+                          struct tiered_plugin_ref *ret);
+void topology_strategy_read(struct loader *l, const char *what,
+                            const struct tiered_value *value,
+                            struct tiered_plugin_list *ret);
+void topology_pipe_read(struct loader *l, const char *what, bool group_allowed,
+                        const struct tiered_value *value,
+                        struct tiered_plugin_list *ret);
 
-void run_read(struct loader *l, const struct top_keys *keys);
-void tiers_read(struct loader *l, const struct top_keys *keys);
-void exceptions_read(struct loader *l, const struct tiered_value *nodes);
+void topology_run_read(struct loader *l, const struct top_keys *keys);
+void topology_tiers_read(struct loader *l, const struct top_keys *keys);
+void topology_exceptions_read(struct loader *l, const struct tiered_value *nodes);
 /** ${VAR} in every string of the document. */
-void environment_expand(struct loader *l, const struct tiered_value *root);
+void topology_environment_expand(struct loader *l, const struct tiered_value *root);
 
 bool tiered_name_ok(const char *name);
 /** What is wrong with a name, for messages. */
@@ -224,7 +229,7 @@ struct words {
 };
 /** The text with {word} replaced, malloc'd; {{word}} gives {word}. `words` NULL: only
     checks, and gives the text as it is. NULL with *err for an unknown word. */
-char *words_expand(const char *text, const struct words *words,
-                   struct tiered_error *err);
+char *topology_words_expand(const char *text, const struct words *words,
+                            struct tiered_error *err);
 
 #endif

@@ -57,8 +57,8 @@ static void read_top(struct loader *l, const struct tiered_value *root,
     struct tiered_topology *t = l->topology;
     keys->rounds = DEFAULT_ROUNDS;
     keys->every = 1;
-    section_read(l, "", tiered_top_rows, tiered_top_n_rows, 0, root, keys,
-                 &keys->given);
+    topology_section_read(l, "", tiered_top_rows, tiered_top_n_rows, 0, root, keys,
+                          &keys->given);
     if (root->kind != TIERED_MAPPING) {
         if (root->kind == TIERED_NULL) {
             tiered_diag_error(l->diag, root->mark, "the file is empty");
@@ -71,9 +71,9 @@ static void read_top(struct loader *l, const struct tiered_value *root,
     }
     keys->name = keys->name ? keys->name : name_of_file(t);
     t->tree = keys->tree && keys->tree->kind != TIERED_NULL ? keys->tree : NULL;
-    tiers_read(l, keys);
-    exceptions_read(l, keys->nodes);
-    run_read(l, keys);
+    topology_tiers_read(l, keys);
+    topology_exceptions_read(l, keys->nodes);
+    topology_run_read(l, keys);
 }
 
 /* The tree can be grown, whatever else is wrong. */
@@ -125,7 +125,7 @@ static void load(struct loader *l, const char *path, const char *const *sets,
         tiered_diag_error(l->diag, (struct tiered_mark){path, 1, 1}, "out of memory");
         return;
     }
-    environment_expand(l, tiered_document_root(t->document));
+    topology_environment_expand(l, tiered_document_root(t->document));
     read_top(l, tiered_document_root(t->document), keys);
 }
 

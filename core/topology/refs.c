@@ -43,7 +43,7 @@ static int split(struct loader *l, const char *what, const struct tiered_value *
 static char *check_words(void *opaque, const char *text, struct tiered_error *err)
 {
     (void)opaque;
-    return words_expand(text, NULL, err);
+    return topology_words_expand(text, NULL, err);
 }
 
 /* What options mean together only the plugin knows; these kinds only look at them. */
@@ -109,8 +109,9 @@ static void read_ref(struct loader *l, const char *what, enum tiered_kind kind,
     check_options(l, what, ret);
 }
 
-void plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
-                 const struct tiered_value *value, struct tiered_plugin_ref *ret)
+void topology_plugin_read(struct loader *l, const char *what, enum tiered_kind kind,
+                          const struct tiered_value *value,
+                          struct tiered_plugin_ref *ret)
 {
     read_ref(l, what, kind, value, ret);
 }
@@ -158,8 +159,9 @@ static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
     return n ? refs : NULL;
 }
 
-void strategy_read(struct loader *l, const char *what, const struct tiered_value *value,
-                   struct tiered_plugin_list *ret)
+void topology_strategy_read(struct loader *l, const char *what,
+                            const struct tiered_value *value,
+                            struct tiered_plugin_list *ret)
 {
     if (!read_list(l, what, TIERED_AGGREGATOR, TIERED_OPTIMIZER, value, ret) &&
         value->n == 0) {
@@ -193,8 +195,9 @@ static void check_stage(struct loader *l, const char *what, bool group_allowed,
     }
 }
 
-void pipe_read(struct loader *l, const char *what, bool group_allowed,
-               const struct tiered_value *value, struct tiered_plugin_list *ret)
+void topology_pipe_read(struct loader *l, const char *what, bool group_allowed,
+                        const struct tiered_value *value,
+                        struct tiered_plugin_list *ret)
 {
     if (!read_list(l, what, 0, 0, value, ret)) {
         return;

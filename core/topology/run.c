@@ -89,7 +89,7 @@ static const char *read_model(struct loader *l, const struct top_keys *keys)
     return path;
 }
 
-void run_read(struct loader *l, const struct top_keys *keys)
+void topology_run_read(struct loader *l, const struct top_keys *keys)
 {
     struct tiered_run_settings *run = &l->topology->run;
     run->name = keys->name;

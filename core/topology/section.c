@@ -81,7 +81,7 @@ static int read_text(const struct place *p, void *field)
     if (strlen(p->value->text) > MAX_TEXT) {
         return complain(p, "is longer than %d bytes", MAX_TEXT);
     }
-    char *checked = words_expand(p->value->text, NULL, &err);
+    char *checked = topology_words_expand(p->value->text, NULL, &err);
     free(checked);
     if (!checked) {
         return complain(p, "has an %s", err.text);
@@ -311,16 +311,17 @@ static int read_plugins(const struct place *p, void *field)
 {
     switch (p->row->type) {
     case KEY_STRATEGY:
-        strategy_read(p->l, p->what, p->value, field);
+        topology_strategy_read(p->l, p->what, p->value, field);
         break;
     case KEY_UPLINK:
     case KEY_DOWNLINK:
-        pipe_read(p->l, p->what, p->row->type == KEY_UPLINK, p->value, field);
+        topology_pipe_read(p->l, p->what, p->row->type == KEY_UPLINK, p->value, field);
         break;
     default:
-        plugin_read(p->l, p->what,
-                    p->row->type == KEY_TRAINER ? TIERED_TRAINER : TIERED_TRANSPORT,
-                    p->value, field);
+        topology_plugin_read(p->l, p->what,
+                             p->row->type == KEY_TRAINER ? TIERED_TRAINER
+                                                         : TIERED_TRANSPORT,
+                             p->value, field);
     }
     return 0;
 }
@@ -372,9 +373,10 @@ static const struct key_row *find_row(const struct key_row *rows, size_t n_rows,
     return NULL;
 }
 
-void section_unknown(struct loader *l, const char *what, const char *section,
-                     const struct tiered_value *key, const struct key_row *rows,
-                     size_t n_rows, unsigned refuse)
+void topology_section_unknown(struct loader *l, const char *what, const char *section,
+                              const struct tiered_value *key,
+                              const struct key_row *rows, size_t n_rows,
+                              unsigned refuse)
 {
     const char *names[32];
     char all[256] = "";
@@ -412,7 +414,7 @@ static void read_mapping(struct loader *l, const char *what, const char *section
         const struct tiered_value *item = value->items[2 * i + 1];
         const struct key_row *row = find_row(rows, n_rows, refuse, key->text);
         if (!row) {
-            section_unknown(l, what, section, key, rows, n_rows, refuse);
+            topology_section_unknown(l, what, section, key, rows, n_rows, refuse);
             continue;
         }
         struct place place = {l, what, section, row, item};
@@ -435,9 +437,10 @@ static void read_mapping(struct loader *l, const char *what, const char *section
     }
 }
 
-void section_read(struct loader *l, const char *what, const struct key_row *rows,
-                  size_t n_rows, unsigned refuse, const struct tiered_value *value,
-                  void *out, struct given *given)
+void topology_section_read(struct loader *l, const char *what,
+                           const struct key_row *rows, size_t n_rows, unsigned refuse,
+                           const struct tiered_value *value, void *out,
+                           struct given *given)
 {
     if (value->kind == TIERED_MAPPING) {
         read_mapping(l, what, "", rows, n_rows, refuse, value, out, given);

@@ -5,11 +5,11 @@
 
 #include "core/topology/inside.h"
 
-void tier_keys_read(struct loader *l, const char *what, unsigned refuse,
-                    const struct tiered_value *value, struct tier_keys *keys)
+void topology_tier_keys_read(struct loader *l, const char *what, unsigned refuse,
+                             const struct tiered_value *value, struct tier_keys *keys)
 {
-    section_read(l, what, tiered_tier_rows, tiered_tier_n_rows, refuse, value, keys,
-                 &keys->given);
+    topology_section_read(l, what, tiered_tier_rows, tiered_tier_n_rows, refuse, value,
+                          keys, &keys->given);
 }
 
 static bool has_meaning(const struct key_row *row, bool root, bool leaf)
@@ -47,8 +47,8 @@ static uint64_t merge_rows(const struct key_row *rows, size_t n_rows,
     return fitting;
 }
 
-uint64_t tier_keys_merge(const struct tier_keys *from, bool root, bool leaf,
-                         struct tiered_settings *to, struct given *given)
+uint64_t topology_tier_keys_merge(const struct tier_keys *from, bool root, bool leaf,
+                                  struct tiered_settings *to, struct given *given)
 {
     return merge_rows(tiered_tier_rows, tiered_tier_n_rows, from, root, leaf, to,
                       given);
@@ -76,9 +76,9 @@ static void check_inner(struct tiered_diagnostics *diag, const char *what,
     }
 }
 
-void tier_settings_check(struct tiered_diagnostics *diag, const char *what, bool leaf,
-                         const struct tiered_settings *settings,
-                         const struct given *given, struct tiered_mark mark)
+void topology_tier_settings_check(struct tiered_diagnostics *diag, const char *what,
+                                  bool leaf, const struct tiered_settings *settings,
+                                  const struct given *given, struct tiered_mark mark)
 {
     if (!leaf) {
         check_inner(diag, what, settings, given, mark);

@@ -140,7 +140,8 @@ static void default_transport(struct loader *l, const char *what,
 {
     struct tiered_value name = {.kind = TIERED_SCALAR, .mark = mark, .text = "unix"};
     if (!given_has(&entry->given, TIER_TRANSPORT)) {
-        plugin_read(l, what, TIERED_TRANSPORT, &name, &entry->tier.settings.transport);
+        topology_plugin_read(l, what, TIERED_TRANSPORT, &name,
+                             &entry->tier.settings.transport);
     }
 }
 
@@ -163,21 +164,22 @@ static void read_tier(struct loader *l, const struct tiered_value *list, size_t 
                                : "out of memory");
         return;
     }
-    tier_keys_read(l, what, 0, item, keys);
+    topology_tier_keys_read(l, what, 0, item, keys);
     check_tier_name(l, list, i);
     check_fan_out(l, what, keys, kind, item->mark);
     check_scope(l, what, above, keys, kind);
     entry->tier.name = keys->name ? keys->name : "";
     entry->tier.fan_out = keys->fan_out;
     entry->tier.mark = item->mark;
-    tier_keys_merge(defaults, kind.root, kind.leaf, &entry->tier.settings,
-                    &entry->given);
-    tier_keys_merge(keys, kind.root, kind.leaf, &entry->tier.settings, &entry->given);
+    topology_tier_keys_merge(defaults, kind.root, kind.leaf, &entry->tier.settings,
+                             &entry->given);
+    topology_tier_keys_merge(keys, kind.root, kind.leaf, &entry->tier.settings,
+                             &entry->given);
     if (!kind.root) {
         default_transport(l, what, entry, item->mark);
     }
-    tier_settings_check(l->diag, what, kind.leaf, &entry->tier.settings, &entry->given,
-                        item->mark);
+    topology_tier_settings_check(l->diag, what, kind.leaf, &entry->tier.settings,
+                                 &entry->given, item->mark);
 }
 
 static int check_list(struct loader *l, const struct tiered_value *list)
@@ -196,7 +198,7 @@ static int check_list(struct loader *l, const struct tiered_value *list)
     return 0;
 }
 
-void tiers_read(struct loader *l, const struct top_keys *keys)
+void topology_tiers_read(struct loader *l, const struct top_keys *keys)
 {
     struct tiered_topology *t = l->topology;
     TIERED_FREE struct tier_keys *defaults = calloc(1, sizeof(*defaults));
@@ -206,7 +208,7 @@ void tiers_read(struct loader *l, const struct top_keys *keys)
         return;
     }
     if (keys->defaults) {
-        tier_keys_read(l, "defaults", KEY_STRUCTURE, keys->defaults, defaults);
+        topology_tier_keys_read(l, "defaults", KEY_STRUCTURE, keys->defaults, defaults);
     }
     if (check_list(l, keys->tiers) < 0) {
         return;
@@ -223,7 +225,7 @@ void tiers_read(struct loader *l, const struct top_keys *keys)
     }
 }
 
-void exceptions_read(struct loader *l, const struct tiered_value *nodes)
+void topology_exceptions_read(struct loader *l, const struct tiered_value *nodes)
 {
     struct tiered_topology *t = l->topology;
     if (!nodes || nodes->kind == TIERED_NULL) {
@@ -252,8 +254,8 @@ void exceptions_read(struct loader *l, const struct tiered_value *nodes)
         exception->pattern = nodes->items[2 * i]->text;
         exception->mark = nodes->items[2 * i]->mark;
         snprintf(what, sizeof(what), "node '%.60s'", exception->pattern);
-        tier_keys_read(l, what, KEY_STRUCTURE, nodes->items[2 * i + 1],
-                       &exception->keys);
+        topology_tier_keys_read(l, what, KEY_STRUCTURE, nodes->items[2 * i + 1],
+                                &exception->keys);
     }
     t->n_exceptions = nodes->n;
 }

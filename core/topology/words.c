@@ -55,8 +55,8 @@ static int append_word(struct tiered_bytes *out, const char *word,
     return tiered_bytes_append(out, values[i], strlen(values[i]), err);
 }
 
-char *words_expand(const char *text, const struct words *words,
-                   struct tiered_error *err)
+char *topology_words_expand(const char *text, const struct words *words,
+                            struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes out = {0};
     const char *p = text;
@@ -162,7 +162,7 @@ static void expand_scalar(struct loader *l, struct tiered_value *value)
     }
 }
 
-void environment_expand(struct loader *l, const struct tiered_value *root)
+void topology_environment_expand(struct loader *l, const struct tiered_value *root)
 {
     if (root->kind == TIERED_SEQUENCE || root->kind == TIERED_MAPPING) {
         bool mapping = root->kind == TIERED_MAPPING;
@@ -171,7 +171,7 @@ void environment_expand(struct loader *l, const struct tiered_value *root)
             if (item->kind == TIERED_SCALAR && strstr(item->text, "${")) {
                 expand_scalar(l, item);
             } else {
-                environment_expand(l, item);
+                topology_environment_expand(l, item);
             }
         }
     }
