@@ -135,7 +135,7 @@ static void test_partition_is_complete(void **state)
                  owner[200], sizes[100] = {0};
         uint32_t count = 1 + (uint32_t)tiered_rng_below(&rng, (n + 1) / 2);
         struct tiered_partition p = {
-            (enum tiered_split)(round % 3), 1.0, count, class_of, n, 8};
+            (enum tiered_split)(round % 3), 8.0, count, class_of, n, 8};
         p.split = count * 2 > n && p.split == TIERED_SPLIT_SHARDS ? TIERED_SPLIT_IID
                                                                   : p.split;
         for (uint32_t i = 0; i < n; i++) {

@@ -20,7 +20,7 @@ struct learner {
     struct tiered_dataset dataset;
     struct tiered_shape shape; /* n_layers 0: not known yet */
     struct tiered_tensor tensors[2 * TIERED_MAX_LAYERS];
-    char names[2 * TIERED_MAX_LAYERS][16];
+    char names[2 * TIERED_MAX_LAYERS][24];
     struct tiered_manifest manifest;
 };
 
