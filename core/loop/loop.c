@@ -132,6 +132,7 @@ static bool stopped(struct tiered_loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
     bool stop = loop->stop;
+    loop->stop = false; /* each stop ends one run */
     pthread_mutex_unlock(&loop->lock);
     return stop;
 }

@@ -16,7 +16,7 @@ struct tiered_loop;
 int tiered_loop_create(struct tiered_loop **ret, struct tiered_error *err);
 /** Drops what is still posted, without calling it. */
 void tiered_loop_destroy(struct tiered_loop *loop);
-/** Runs until tiered_loop_stop(). */
+/** Runs until tiered_loop_stop(), called before or meanwhile; may run again after. */
 int tiered_loop_run(struct tiered_loop *loop, struct tiered_error *err);
 void tiered_loop_stop(struct tiered_loop *loop);
 /** Call fn(arg) on the loop's thread, after what was posted before. -1: out of memory.
