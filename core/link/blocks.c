@@ -3,6 +3,9 @@
    transport may finish with the bytes long after the sender was stopped. */
 #include "core/link/blocks.h"
 
+#include "core/base/log.h"
+#include "core/value/text.h"
+
 #define WINDOW 4
 
 struct tiered_sender {
@@ -47,19 +50,55 @@ int tiered_link_send(struct tiered_conn *conn,
     return result;
 }
 
+void tiered_link_text(const char *text, char out[TIERED_LINK_TEXT + 1])
+{
+    const char *end = text + strlen(text);
+    size_t used = 0;
+    while (text < end) {
+        size_t n = tiered_utf8_length(text, end);
+        if (used + (n ? n : 1) > TIERED_LINK_TEXT) {
+            break;
+        }
+        if (n == 0) {
+            out[used++] = '?';
+            text++;
+            continue;
+        }
+        memcpy(out + used, text, n);
+        used += n;
+        text += n;
+    }
+    out[used] = '\0';
+}
+
+bool tiered_head_equal(const Tiered__V1__Head *a, const Tiered__V1__Head *b)
+{
+    size_t n = tiered__v1__head__get_packed_size(a);
+    if (n != tiered__v1__head__get_packed_size(b) || a->encoded.len != b->encoded.len ||
+        (a->encoded.len &&
+         memcmp(a->encoded.data, b->encoded.data, a->encoded.len) != 0)) {
+        return false; /* the usual case, without packing large tables */
+    }
+    TIERED_FREE uint8_t *one = malloc(n + 1);
+    TIERED_FREE uint8_t *other = malloc(n + 1);
+    return one && other && tiered__v1__head__pack(a, one) == n &&
+           tiered__v1__head__pack(b, other) == n && memcmp(one, other, n) == 0;
+}
+
 void tiered_link_refuse(struct tiered_conn *conn,
                         const struct tiered_frame_context *context,
                         enum tiered_code code, const char *reason)
 {
     Tiered__V1__Refusal refusal = TIERED__V1__REFUSAL__INIT;
+    char text[TIERED_LINK_TEXT + 1];
+    tiered_link_text(reason, text);
     refusal.code = code;
-    refusal.reason = (char *)reason;
+    refusal.reason = text;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_REFUSAL;
     frame.refusal = &refusal;
-    if (tiered_link_send(conn, context, &frame, NULL) == 0) {
-        tiered_conn_half_close(conn, NULL);
-    }
+    tiered_link_send(conn, context, &frame, NULL);
+    tiered_conn_half_close(conn, NULL);
 }
 
 static void sender_unref(struct tiered_sender *s)
@@ -152,6 +191,20 @@ static int send_block(struct tiered_sender *s, struct tiered_error *err)
     return 0;
 }
 
+/* A stream that is broken says so by itself, in on_closed. A block that cannot be read
+   would leave both ends waiting: what comes no more is said by a half-close. */
+static void give_up(struct tiered_sender *s, const struct tiered_error *err)
+{
+    s->n_blocks = s->next;
+    s->close_after = false;
+    if (err->code != TIERED_ESTATE) {
+        const struct tiered_log_context where = {.node = s->context.node};
+        tiered_log(TIERED_LOG_WARN, "link", &where, "cannot send block %u: %s", s->next,
+                   err->text);
+    }
+    tiered_conn_half_close(s->conn, NULL);
+}
+
 static void feed(struct tiered_sender *s)
 {
     if (s->feeding) {
@@ -159,9 +212,11 @@ static void feed(struct tiered_sender *s)
     }
     s->feeding = true;
     s->refs++;
+    struct tiered_error err;
     while (s->conn && s->next < s->n_blocks && s->in_flight < WINDOW) {
-        if (send_block(s, NULL) < 0) {
-            break; /* the stream is broken: its owner hears of it from on_closed */
+        if (send_block(s, &err) < 0) {
+            give_up(s, &err);
+            break;
         }
         s->next++;
     }

@@ -23,6 +23,12 @@ struct tiered_frame_context {
 int tiered_link_send(struct tiered_conn *conn,
                      const struct tiered_frame_context *context,
                      Tiered__V1__Frame *frame, struct tiered_error *err);
+/** A reason as it may travel: what is no UTF-8 becomes '?', what is too long is cut. */
+#define TIERED_LINK_TEXT 1024
+void tiered_link_text(const char *text, char out[TIERED_LINK_TEXT + 1]);
+/** The same head in every field: what follows it are the same blocks of the same
+    update. */
+bool tiered_head_equal(const Tiered__V1__Head *a, const Tiered__V1__Head *b);
 /** Send a Refusal, then half-close. */
 void tiered_link_refuse(struct tiered_conn *conn,
                         const struct tiered_frame_context *context,
@@ -31,7 +37,8 @@ void tiered_link_refuse(struct tiered_conn *conn,
 struct tiered_sender;
 /** Send blocks `first` … of `encoded` (referenced), then half-close when `close_after`.
     The context's strings must outlive the sender; `sent` (may be NULL) is called with
-   each block's size. */
+    each block's size. A block that cannot be read is logged and the stream half-closed
+    in front of it, which the peer takes for a cut. */
 int tiered_sender_start(struct tiered_conn *conn, struct tiered_encoded *encoded,
                         uint32_t first, const struct tiered_frame_context *context,
                         bool close_after, void (*sent)(void *user, size_t bytes),
