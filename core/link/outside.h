@@ -30,6 +30,8 @@ struct tiered_uplink {
     uint64_t bytes_up, bytes_down;
 };
 
+/* Retry a push that waits for the session, now. */
+void link_push_hurry(struct tiered_uplink *uplink);
 struct tiered_frame_context link_up_context(const struct tiered_uplink *uplink,
                                             const struct tiered_path *path);
 

@@ -16,7 +16,6 @@ struct tiered_pull {
     void *user;
     struct tiered_conn *conn;
     struct tiered_encoded *encoded;
-    struct tiered_digest encoded_digest;
     bool head_seen; /* on this connection */
     struct tiered_timer timer;
     uint64_t retry_ms, bytes;
@@ -57,12 +56,8 @@ static void finish(struct tiered_pull *pull, const char *reason)
 static int take_head(struct tiered_pull *pull, const Tiered__V1__Head *head,
                      struct tiered_error *err)
 {
-    struct tiered_digest digest;
-    if (tiered_wire_digest(&head->encoded, &digest, err) < 0) {
-        return -1;
-    }
     pull->head_seen = true;
-    if (pull->encoded && tiered_digest_equal(&digest, &pull->encoded_digest)) {
+    if (pull->encoded && tiered_head_equal(head, tiered_encoded_head(pull->encoded))) {
         return 0; /* the blocks that follow go on where the last stream ended */
     }
     if (pull->encoded && tiered_encoded_next(pull->encoded) > 0) {
@@ -71,12 +66,12 @@ static int take_head(struct tiered_pull *pull, const Tiered__V1__Head *head,
         return tiered_fail(err, TIERED_ESTATE, "the model was encoded anew");
     }
     tiered_encoded_unref(TIERED_STEAL(pull->encoded));
-    pull->encoded_digest = digest;
     char hex[65];
     TIERED_FREE char *path = NULL;
     tiered_digest_hex(&pull->config.model, hex);
     if (head->encoded_bytes > FILE_BYTES && pull->config.folder &&
         asprintf(&path, "%s/pull-%.16s.tmp", pull->config.folder, hex) < 0) {
+        path = NULL;
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     return tiered_encoded_create(head, path, &pull->encoded, err);
@@ -92,9 +87,13 @@ static int take_frame(struct tiered_pull *pull, const struct tiered_frame *frame
         return tiered_fail(err, TIERED_EPEER, "expected a block of the model");
     }
     pull->bytes += frame->body_size;
-    return tiered_encoded_append(pull->encoded, frame->pb->block->index,
-                                 frame->pb->block->crc32c, frame->body_data,
-                                 frame->body_size, err);
+    if (tiered_encoded_append(pull->encoded, frame->pb->block->index,
+                              frame->pb->block->crc32c, frame->body_data,
+                              frame->body_size, err) < 0) {
+        return -1;
+    }
+    pull->retry_ms = RETRY_MS; /* only what gets on is retried quickly */
+    return 0;
 }
 
 static void check_complete(struct tiered_pull *pull)
@@ -109,6 +108,7 @@ static void check_complete(struct tiered_pull *pull)
         tiered_log(TIERED_LOG_WARN, "link", NULL, "a pulled model is damaged: %s",
                    err.text);
         tiered_encoded_unref(TIERED_STEAL(pull->encoded));
+        pull->retry_ms = RETRY_MOST; /* all of it was for nothing */
         again(pull);
         return;
     }
@@ -145,8 +145,13 @@ static void on_message(void *user, struct tiered_message *message)
         again(pull);
         return;
     }
-    pull->retry_ms = RETRY_MS;
     check_complete(pull);
+}
+
+/* Nothing more comes, and this was not all. */
+static void on_half_closed(void *user)
+{
+    again(user);
 }
 
 static void on_closed(void *user, enum tiered_stream_end end,
@@ -157,8 +162,8 @@ static void on_closed(void *user, enum tiered_stream_end end,
     again(user);
 }
 
-static const struct tiered_conn_handler handler = {.on_message = on_message,
-                                                   .on_closed = on_closed};
+static const struct tiered_conn_handler handler = {
+    .on_message = on_message, .on_half_closed = on_half_closed, .on_closed = on_closed};
 
 static void dial(void *arg)
 {
@@ -214,6 +219,14 @@ void tiered_pull_stop(struct tiered_pull *pull)
     tiered_conn_close(pull->conn);
     tiered_encoded_unref(pull->encoded);
     free(pull);
+}
+
+void tiered_pull_hurry(struct tiered_pull *pull)
+{
+    if (pull && !pull->conn) {
+        pull->retry_ms = RETRY_MS;
+        tiered_loop_timer(pull->config.loop, &pull->timer, 0, dial, pull);
+    }
 }
 
 uint64_t tiered_pull_bytes(const struct tiered_pull *pull)

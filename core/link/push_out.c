@@ -48,7 +48,10 @@ static void verdict(struct tiered_uplink *u, bool accepted, bool settled,
 
 static void count_bytes(void *user, size_t bytes)
 {
-    ((struct tiered_uplink *)user)->bytes_up += bytes;
+    struct tiered_uplink *u = user;
+    u->bytes_up += bytes;
+    u->push_retry_ms = RETRY_MS; /* only what gets on is retried quickly … */
+    expect_answer(u);            /* … and a slow link is no stall */
 }
 
 /* The parent takes it: blocks from next_block on. */
@@ -59,7 +62,6 @@ static int start_blocks(struct tiered_uplink *u, const Tiered__V1__PushReady *re
         return tiered_fail(err, TIERED_EPEER, "the parent asks for a wrong block");
     }
     struct tiered_frame_context context = link_up_context(u, &u->push_path);
-    u->push_retry_ms = RETRY_MS;
     return tiered_sender_start(u->push_conn, u->push, ready->next_block, &context,
                                false, count_bytes, u, &u->sender, err);
 }
@@ -80,6 +82,9 @@ static int take_frame(struct tiered_uplink *u, const struct tiered_frame *frame,
         verdict(u, frame->pb->push_done->accepted, false, frame->pb->push_done->reason);
         return 0;
     case TIERED__V1__FRAME__BODY_REFUSAL:
+        if (frame->pb->refusal->code != TIERED_ESTATE) {
+            u->push_retry_ms = RETRY_MOST; /* it will hardly like it better at once */
+        }
         return tiered_fail(err, (enum tiered_code)frame->pb->refusal->code, "%s",
                            frame->pb->refusal->reason);
     default:
@@ -110,6 +115,12 @@ static void on_message(void *user, struct tiered_message *message)
     }
 }
 
+/* No verdict will come here. */
+static void on_half_closed(void *user)
+{
+    again(user);
+}
+
 static void on_closed(void *user, enum tiered_stream_end end,
                       const struct tiered_error *err)
 {
@@ -118,8 +129,8 @@ static void on_closed(void *user, enum tiered_stream_end end,
     again(user);
 }
 
-static const struct tiered_conn_handler handler = {.on_message = on_message,
-                                                   .on_closed = on_closed};
+static const struct tiered_conn_handler handler = {
+    .on_message = on_message, .on_half_closed = on_half_closed, .on_closed = on_closed};
 
 static void dial(void *arg)
 {
@@ -146,9 +157,21 @@ static void dial(void *arg)
     expect_answer(u);
 }
 
+void link_push_hurry(struct tiered_uplink *u)
+{
+    if (u->push && !u->push_conn) {
+        u->push_retry_ms = RETRY_MS;
+        tiered_loop_timer(u->config.loop, &u->push_retry, 0, dial, u);
+    }
+}
+
 void tiered_uplink_push(struct tiered_uplink *u, const struct tiered_path *path,
                         struct tiered_encoded *encoded)
 {
+    if (u->push && tiered_path_equal(path, &u->push_path) &&
+        tiered_head_equal(tiered_encoded_head(u->push), tiered_encoded_head(encoded))) {
+        return; /* the order was repeated: it is on its way */
+    }
     tiered_encoded_ref(encoded);
     tiered_uplink_cancel_push(u);
     u->push = encoded;

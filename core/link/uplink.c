@@ -26,7 +26,9 @@ static void send_ready(struct tiered_uplink *u)
 {
     Tiered__V1__Ready ready = TIERED__V1__READY__INIT;
     ready.ready = u->ready;
-    ready.missing = u->missing;
+    char text[TIERED_LINK_TEXT + 1];
+    tiered_link_text(u->missing ? u->missing : "", text);
+    ready.missing = text;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_READY;
     frame.ready = &ready;
@@ -51,8 +53,17 @@ static void beat(void *arg)
     tiered_uplink_send(u, NULL, &frame, NULL);
 }
 
+/* A parent that is frozen has a kernel that answers for it. */
+static void unanswered(void *arg)
+{
+    hang_up(arg, "the parent does not answer");
+}
+
 static void be_welcome(struct tiered_uplink *u, const Tiered__V1__Welcome *welcome)
 {
+    if (u->welcome) {
+        return;
+    }
     uint64_t ms = welcome->heartbeat_ms;
     u->heartbeat_ms = ms < 50 ? 50 : ms > 60000 ? 60000 : ms;
     u->welcome = true;
@@ -61,6 +72,8 @@ static void be_welcome(struct tiered_uplink *u, const Tiered__V1__Welcome *welco
     if (u->config.node[0] && (u->ready || u->missing)) {
         send_ready(u);
     }
+    link_push_hurry(u);
+    tiered_pull_hurry(u->pull);
     if (u->owner->connected) {
         u->owner->connected(u->user);
     }
@@ -91,7 +104,11 @@ static void on_message(void *user, struct tiered_message *message)
         }
         break; /* the stream ends next */
     default:
-        u->owner->frame(u->user, &frame);
+        if (u->welcome) {
+            u->owner->frame(u->user, &frame);
+        } else {
+            hang_up(u, "the parent did not begin with a welcome");
+        }
         break;
     }
     tiered_frame_finish(&frame);
@@ -132,7 +149,9 @@ static void dial(void *arg)
     frame.hello = &hello;
     if (tiered_uplink_send(u, NULL, &frame, NULL) < 0) {
         hang_up(u, "cannot say hello");
+        return;
     }
+    tiered_loop_timer(u->config.loop, &u->beat, u->config.silence_ms, unanswered, u);
 }
 
 static char *copy(const char *text)
@@ -225,12 +244,19 @@ void tiered_uplink_ready(struct tiered_uplink *u, bool ready, const char *missin
     }
 }
 
+static void stop_pull(struct tiered_uplink *u)
+{
+    if (u->pull) {
+        u->bytes_down += tiered_pull_bytes(u->pull);
+        tiered_pull_stop(TIERED_STEAL(u->pull));
+    }
+}
+
 static void pull_done(void *user, struct tiered_encoded *encoded, const char *reason)
 {
     struct tiered_uplink *u = user;
     struct tiered_digest model = u->pull_model;
-    u->bytes_down += tiered_pull_bytes(u->pull);
-    tiered_pull_stop(TIERED_STEAL(u->pull));
+    stop_pull(u);
     u->owner->pulled(u->user, &model, encoded, reason);
 }
 
@@ -239,7 +265,7 @@ void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *mod
     if (u->pull && tiered_digest_equal(&u->pull_model, model)) {
         return;
     }
-    tiered_pull_stop(TIERED_STEAL(u->pull));
+    stop_pull(u);
     u->pull_model = *model;
     const struct tiered_pull_config config = {
         .loop = u->config.loop,

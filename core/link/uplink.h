@@ -55,7 +55,8 @@ void tiered_uplink_ready(struct tiered_uplink *uplink, bool ready, const char *m
 /** Fetch a model. A second call replaces the first. */
 void tiered_uplink_pull(struct tiered_uplink *uplink,
                         const struct tiered_digest *model);
-/** Deliver an update (referenced). A second call replaces the first. */
+/** Deliver an update (referenced). A second call replaces the first, and changes
+   nothing when it is of the same update. */
 void tiered_uplink_push(struct tiered_uplink *uplink, const struct tiered_path *path,
                         struct tiered_encoded *encoded);
 void tiered_uplink_cancel_push(struct tiered_uplink *uplink);
@@ -80,6 +81,8 @@ int tiered_pull_start(const struct tiered_pull_config *config,
                                    const char *reason),
                       void *user, struct tiered_pull **ret, struct tiered_error *err);
 void tiered_pull_stop(struct tiered_pull *pull);
+/** When it waits to be retried: now. */
+void tiered_pull_hurry(struct tiered_pull *pull);
 uint64_t tiered_pull_bytes(const struct tiered_pull *pull);
 
 #endif
