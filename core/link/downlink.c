@@ -33,6 +33,8 @@ static void end_session(struct link_child *child, const char *why)
     tiered_conn_close(child->session);
     child->session = NULL;
     child->ready = false;
+    link_pushes_cut(child);
+    link_pulls_cut(child);
     d->owner->ready(d->user, index_of(child), false, why);
 }
 
@@ -49,6 +51,10 @@ static void session_message(void *user, struct tiered_message *message)
     }
     child->last_seen_ms = tiered_now_ms();
     switch (frame.pb->body_case) {
+    case TIERED__V1__FRAME__BODY_HELLO:
+        tiered_downlink_drop(d, index_of(child), TIERED_EPEER,
+                             "hello was said already");
+        break;
     case TIERED__V1__FRAME__BODY_READY:
         child->ready = frame.pb->ready->ready;
         d->owner->ready(d->user, index_of(child), child->ready,
@@ -192,9 +198,7 @@ void tiered_downlink_destroy(struct tiered_downlink *d)
     }
     link_pushes_forget(d);
     for (uint32_t i = 0; i < d->n_children; i++) {
-        if (d->children[i].partial) {
-            d->owner->discard(d->user, d->children[i].partial);
-        }
+        link_partial_discard(&d->children[i]);
     }
     link_pulls_forget(d);
     struct tiered_downlink **at = &d->server->downlinks;
@@ -241,7 +245,9 @@ int tiered_downlink_settle(struct tiered_downlink *d, uint32_t child,
 {
     Tiered__V1__Settled settled = TIERED__V1__SETTLED__INIT;
     settled.counted = counted;
-    settled.reason = (char *)reason;
+    char text[TIERED_LINK_TEXT + 1];
+    tiered_link_text(reason, text);
+    settled.reason = text;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_SETTLED;
     frame.settled = &settled;
@@ -258,6 +264,9 @@ void tiered_downlink_drop(struct tiered_downlink *d, uint32_t child,
     }
     c->session = NULL;
     c->ready = false;
+    link_pushes_cut(c);
+    link_partial_discard(c);
+    link_pulls_cut(c);
     link_turn_away(d->server, conn, c->name[0] == '@' ? "" : c->name, code, reason);
     d->owner->ready(d->user, child, false, reason);
 }

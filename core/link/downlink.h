@@ -10,9 +10,10 @@
  * breaks a rule gets a Refusal with the reason and is cut off; nobody else notices.
  *
  * A push that was cut off is kept, and goes on at the first block that is missing when
- * the child pushes the same bytes (same digest) again.
+ * the child pushes the same update (same head, so the same bytes) again.
  *
- * Threads: the event loop's alone. Every function may be called from inside a callback.
+ * Threads: the event loop's alone. Every function may be called from inside a callback,
+ * except the two destroyers.
  */
 #ifndef TIERED_CORE_DOWNLINK_H
 #define TIERED_CORE_DOWNLINK_H
@@ -96,11 +97,13 @@ uint64_t tiered_downlink_last_seen(const struct tiered_downlink *downlink,
 void tiered_downlink_bytes(const struct tiered_downlink *downlink, uint64_t *ret_up,
                            uint64_t *ret_down);
 
-/** Take the update. */
+/** Take the update. The push may be gone when this returns (no room for it), or be
+    received whole already (an update of no blocks). */
 void tiered_push_receive(struct tiered_push *push);
 /** Nothing to send: that contribution is settled already. */
 void tiered_push_settled(struct tiered_push *push);
-/** The verdict; frees the push. */
+/** The verdict; frees the push, as tiered_push_settled() does. Once received() was
+    called, the push lasts until this, whatever becomes of its child. */
 void tiered_push_done(struct tiered_push *push, bool accepted, enum tiered_code code,
                       const char *reason);
 struct tiered_path tiered_push_path(const struct tiered_push *push);

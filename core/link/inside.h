@@ -7,8 +7,10 @@
 
 struct tiered_server {
     struct tiered_server_config config; /* strings owned */
+    bool listening;
     struct tiered_downlink *downlinks;
-    struct incoming *incoming; /* streams that have not said who they are */
+    struct incoming *incoming; /* streams that have not said who they are, or are let go
+                                */
 };
 
 struct pull_out {
@@ -29,8 +31,7 @@ struct link_child {
     bool ready;
     struct tiered_push *push;       /* the one being received, or NULL */
     struct tiered_encoded *partial; /* what a cut push left */
-    struct tiered_digest partial_digest;
-    char peer[128]; /* the session's proven identity */
+    char peer[128];                 /* the session's proven identity */
 };
 
 struct tiered_downlink {
@@ -53,11 +54,9 @@ struct tiered_push {
     struct link_child *child;
     struct tiered_conn *conn; /* NULL once the stream is gone */
     struct tiered_path path;
-    uint64_t generation;
     const Tiered__V1__Head *offered; /* during offer() alone */
-    struct tiered_digest digest;     /* of the encoded bytes */
     struct tiered_encoded *encoded;  /* while receiving */
-    bool judged;                     /* received: waits for tiered_push_done */
+    bool judged;                     /* received: the owner's until tiered_push_done */
 };
 
 /* A first frame has named its child: these take the connection over. */
@@ -68,10 +67,17 @@ void link_pull_begin(struct tiered_downlink *downlink, const char *node,
                      struct tiered_conn *conn, const struct tiered_frame *frame);
 void link_pushes_forget(struct tiered_downlink *downlink);
 void link_pulls_forget(struct tiered_downlink *downlink);
+/* Without a session there are no transfers: cut the child's off. What has arrived waits
+   for the child to come back. */
+void link_pushes_cut(struct link_child *child);
+void link_pulls_cut(struct link_child *child);
+void link_partial_discard(struct link_child *child);
 struct tiered_frame_context link_context(const struct tiered_downlink *downlink,
                                          const char *node,
                                          const struct tiered_path *path);
-/* Refuse, log, and let go of the connection once the refusal is on its way. */
+/* Half-close, and close once the peer has had the time to read what was sent. */
+void link_let_go(struct tiered_server *server, struct tiered_conn *conn);
+/* Refuse, log, let go. */
 void link_turn_away(struct tiered_server *server, struct tiered_conn *conn,
                     const char *node, enum tiered_code code, const char *reason);
 /* Unpack a message and release it; checks the run. On failure the peer is turned away.

@@ -22,6 +22,17 @@ void link_pulls_forget(struct tiered_downlink *downlink)
     }
 }
 
+void link_pulls_cut(struct link_child *child)
+{
+    struct pull_out *next;
+    for (struct pull_out *pull = child->downlink->pulls; pull; pull = next) {
+        next = pull->next;
+        if (strcmp(pull->node, child->name) == 0) {
+            pull_free(pull);
+        }
+    }
+}
+
 static void pull_closed(void *user, enum tiered_stream_end end,
                         const struct tiered_error *err)
 {
@@ -67,25 +78,26 @@ static void pull_start(struct pull_out *pull, struct tiered_encoded *encoded)
 void link_pull_begin(struct tiered_downlink *downlink, const char *node,
                      struct tiered_conn *conn, const struct tiered_frame *frame)
 {
-    struct tiered_error err;
+    struct tiered_digest digest = {0};
+    struct tiered_encoded *encoded = NULL;
+    tiered_wire_digest(&frame->pb->pull->model, &digest,
+                       NULL); /* its size is checked */
+    /* before there is a pull that this call may cut off */
+    int has = downlink->owner->model(downlink->user, &digest, &encoded);
     struct pull_out *pull = calloc(1, sizeof(*pull));
     if (!pull) {
+        tiered_encoded_unref(encoded);
         tiered_conn_close(conn);
         return;
     }
     pull->downlink = downlink;
     pull->conn = conn;
+    pull->digest = digest;
     pull->first = frame->pb->pull->next_block;
     snprintf(pull->node, sizeof(pull->node), "%s", node);
     pull->next = downlink->pulls;
     downlink->pulls = pull;
     tiered_conn_set_handler(conn, &pull_handler, pull);
-    if (tiered_wire_digest(&frame->pb->pull->model, &pull->digest, &err) < 0) {
-        turn_away(pull, err.code, err.text);
-        return;
-    }
-    struct tiered_encoded *encoded = NULL;
-    int has = downlink->owner->model(downlink->user, &pull->digest, &encoded);
     if (has < 0) {
         turn_away(pull, TIERED_ENOENT, "no such model here");
     } else if (has > 0) {

@@ -45,12 +45,16 @@ static void keep_partial(struct tiered_push *push)
     if (!push->encoded) {
         return;
     }
+    link_partial_discard(child);
+    child->partial = TIERED_STEAL(push->encoded);
+}
+
+void link_partial_discard(struct link_child *child)
+{
+    struct tiered_downlink *d = child->downlink;
     if (child->partial) {
-        push->downlink->owner->discard(push->downlink->user, child->partial);
+        d->owner->discard(d->user, TIERED_STEAL(child->partial));
     }
-    child->partial = push->encoded;
-    child->partial_digest = push->digest;
-    push->encoded = NULL;
 }
 
 static void push_free(struct tiered_push *push)
@@ -75,6 +79,14 @@ void link_pushes_forget(struct tiered_downlink *downlink)
     }
 }
 
+void link_pushes_cut(struct link_child *child)
+{
+    if (child->push) {
+        keep_partial(child->push);
+        push_free(child->push);
+    }
+}
+
 /* The stream is gone. A push that is being judged stays for its verdict. */
 static void push_closed(void *user, enum tiered_stream_end end,
                         const struct tiered_error *err)
@@ -90,14 +102,25 @@ static void push_closed(void *user, enum tiered_stream_end end,
     }
 }
 
-/* Turn a peer away that broke the protocol: what it sent is not kept. */
+/* One that says it will send no more, before everything is here, is cut too. */
+static void push_half_closed(void *user)
+{
+    struct tiered_push *push = user;
+    if (!push->judged) {
+        push_closed(push, TIERED_END_BROKEN, NULL);
+    }
+}
+
+/* Turn a peer away that broke the protocol: what it sent is not kept, unless it is the
+   owner's already. */
 static void push_break(struct tiered_push *push, const struct tiered_error *err)
 {
-    struct tiered_conn *conn = push->conn;
-    push->conn = NULL;
+    struct tiered_conn *conn = TIERED_STEAL(push->conn);
     link_turn_away(push->downlink->server, conn, push->child->name, err->code,
                    err->text);
-    push_free(push);
+    if (!push->judged) {
+        push_free(push);
+    }
 }
 
 static void send_ack(struct tiered_push *push)
@@ -127,6 +150,9 @@ static void receive_all(struct tiered_push *push)
 static int receive_block(struct tiered_push *push, const struct tiered_frame *frame,
                          struct tiered_error *err)
 {
+    if (push->judged) {
+        return tiered_fail(err, TIERED_EPEER, "the update was complete already");
+    }
     if (frame->pb->body_case != TIERED__V1__FRAME__BODY_BLOCK || !push->encoded) {
         return tiered_fail(err, TIERED_EPEER, "expected a block of the update");
     }
@@ -164,6 +190,8 @@ static void push_message(void *user, struct tiered_message *message)
 }
 
 static const struct tiered_conn_handler push_handler = {.on_message = push_message,
+                                                        .on_half_closed =
+                                                            push_half_closed,
                                                         .on_closed = push_closed};
 
 void link_push_begin(struct link_child *child, struct tiered_conn *conn,
@@ -173,8 +201,7 @@ void link_push_begin(struct link_child *child, struct tiered_conn *conn,
     const Tiered__V1__Head *head = frame->pb->push_begin->head;
     struct tiered_push *push = calloc(1, sizeof(*push));
     struct tiered_error err;
-    if (!push || tiered_frame_path(frame->pb, &push->path, &err) < 0 ||
-        tiered_wire_digest(&head->encoded, &push->digest, &err) < 0) {
+    if (!push || tiered_frame_path(frame->pb, &push->path, &err) < 0) {
         if (!push) {
             tiered_fail(&err, TIERED_ENOMEM, "out of memory");
         }
@@ -185,12 +212,8 @@ void link_push_begin(struct link_child *child, struct tiered_conn *conn,
     push->downlink = d;
     push->child = child;
     push->conn = conn;
-    push->generation = frame->pb->generation;
     push->offered = head;
-    if (child->push) { /* the child came back before its old stream was seen to die */
-        keep_partial(child->push);
-        push_free(child->push);
-    }
+    link_pushes_cut(child); /* it came back before its old stream was seen to die */
     child->push = push;
     push->next = d->pushes;
     d->pushes = push;
@@ -202,14 +225,13 @@ static int take_store(struct tiered_push *push, struct tiered_error *err)
 {
     struct tiered_downlink *d = push->downlink;
     struct link_child *child = push->child;
-    if (child->partial && !tiered_digest_is_none(&push->digest) &&
-        tiered_digest_equal(&child->partial_digest, &push->digest)) {
+    /* the whole head: the same bytes may be another update, of another base */
+    if (child->partial &&
+        tiered_head_equal(tiered_encoded_head(child->partial), push->offered)) {
         push->encoded = TIERED_STEAL(child->partial);
         return 0;
     }
-    if (child->partial) {
-        d->owner->discard(d->user, TIERED_STEAL(child->partial));
-    }
+    link_partial_discard(child);
     return d->owner->store(d->user, push->offered, &push->encoded, err);
 }
 
@@ -236,14 +258,14 @@ void tiered_push_receive(struct tiered_push *push)
 /* The last frame has been queued: the stream ends when the peer has read it. */
 static void push_finish(struct tiered_push *push)
 {
-    if (push->conn) {
-        tiered_conn_half_close(push->conn, NULL);
+    struct tiered_server *server = push->downlink->server;
+    struct tiered_conn *conn = TIERED_STEAL(push->conn);
+    if (!push->judged) { /* answered at the offer: what a cut left has no use */
+        link_partial_discard(push->child);
     }
-    if (push->conn) {
-        push->judged = false; /* nothing is kept: push_closed frees it */
-        detach(push);
-    } else {
-        push_free(push);
+    push_free(push);
+    if (conn) {
+        link_let_go(server, conn);
     }
 }
 
@@ -268,7 +290,9 @@ void tiered_push_done(struct tiered_push *push, bool accepted, enum tiered_code 
     Tiered__V1__PushDone done = TIERED__V1__PUSH_DONE__INIT;
     done.accepted = accepted;
     done.code = code;
-    done.reason = (char *)reason;
+    char text[TIERED_LINK_TEXT + 1];
+    tiered_link_text(reason, text);
+    done.reason = text;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_PUSH_DONE;
     frame.push_done = &done;

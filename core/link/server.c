@@ -13,7 +13,7 @@ struct incoming {
     struct tiered_timer timer;
 };
 
-/* A refused stream: kept until the refusal has left, then closed. */
+/* A stream let go: kept until its last frame has left, then closed. */
 static void refused_closed(void *user, enum tiered_stream_end end,
                            const struct tiered_error *err)
 {
@@ -64,6 +64,24 @@ static void incoming_remove(struct incoming *in)
     free(in);
 }
 
+static bool let_go(struct tiered_server *server, struct tiered_conn *conn)
+{
+    struct incoming *in = incoming_add(server, conn);
+    if (!in) {
+        tiered_conn_close(conn);
+        return false;
+    }
+    tiered_conn_set_handler(conn, &refused_handler, in);
+    return true;
+}
+
+void link_let_go(struct tiered_server *server, struct tiered_conn *conn)
+{
+    if (let_go(server, conn)) {
+        tiered_conn_half_close(conn, NULL);
+    }
+}
+
 void link_turn_away(struct tiered_server *server, struct tiered_conn *conn,
                     const char *node, enum tiered_code code, const char *reason)
 {
@@ -72,13 +90,9 @@ void link_turn_away(struct tiered_server *server, struct tiered_conn *conn,
     struct tiered_frame_context context = {.run = server->config.run,
                                            .node = node ? node : "",
                                            .generation = server->config.generation};
-    struct incoming *in = incoming_add(server, conn);
-    if (!in) {
-        tiered_conn_close(conn);
-        return;
+    if (let_go(server, conn)) {
+        tiered_link_refuse(conn, &context, code, reason);
     }
-    tiered_conn_set_handler(conn, &refused_handler, in);
-    tiered_link_refuse(conn, &context, code, reason);
 }
 
 int link_unpack(struct tiered_server *server, struct tiered_message *message,
@@ -134,6 +148,18 @@ static bool token_ok(const struct tiered_server *server, const char *token)
     return tiered_digest_equal(&a, &b);
 }
 
+/* The fence: nothing of another plan gets in. */
+static int check_generation(const struct tiered_server *server,
+                            const struct tiered_frame *frame, struct tiered_error *err)
+{
+    if (frame->pb->generation == server->config.generation) {
+        return 0;
+    }
+    return tiered_fail(err, TIERED_EPEER, "generation %llu is over (this is %llu)",
+                       (unsigned long long)frame->pb->generation,
+                       (unsigned long long)server->config.generation);
+}
+
 /* Who opens a session: checks everything that Hello says. */
 static struct link_child *check_hello(struct tiered_server *server,
                                       const struct tiered_frame *frame,
@@ -157,19 +183,14 @@ static struct link_child *check_hello(struct tiered_server *server,
     bool agent = frame->pb->node[0] == '\0';
     snprintf(name, sizeof(name), "%s%s", agent ? "@" : "",
              agent ? hello->agent : frame->pb->node);
-    struct link_child *child = find_child(server, name);
+    struct link_child *child =
+        frame->pb->node[0] == '@' ? NULL : find_child(server, name);
     if (!child) {
         tiered_fail(err, TIERED_EPEER, "%s '%s' is not expected here",
                     agent ? "agent" : "node", agent ? hello->agent : frame->pb->node);
         return NULL;
     }
-    if (!agent && frame->pb->generation != server->config.generation) {
-        tiered_fail(err, TIERED_EPEER, "generation %llu is over (this is %llu)",
-                    (unsigned long long)frame->pb->generation,
-                    (unsigned long long)server->config.generation);
-        return NULL;
-    }
-    return child;
+    return agent || check_generation(server, frame, err) == 0 ? child : NULL;
 }
 
 /* A push or pull speaks for a child that has a session of the same peer. */
@@ -178,17 +199,19 @@ static struct link_child *check_transfer(struct tiered_server *server,
                                          const struct tiered_frame *frame,
                                          struct tiered_error *err)
 {
-    struct link_child *child = find_child(server, frame->pb->node);
+    const char *node = frame->pb->node;
+    struct link_child *child = node[0] == '@' ? NULL : find_child(server, node);
     if (!child) {
-        tiered_fail(err, TIERED_EPEER, "node '%s' is not expected here",
-                    frame->pb->node);
+        tiered_fail(err, TIERED_EPEER, "node '%s' is not expected here", node);
+        return NULL;
+    }
+    if (check_generation(server, frame, err) < 0) {
         return NULL;
     }
     char peer[128] = "";
     tiered_conn_peer(conn, peer, sizeof(peer), NULL);
     if (!child->session || strcmp(peer, child->peer) != 0) {
-        tiered_fail(err, TIERED_ESTATE, "node '%s' has no session here",
-                    frame->pb->node);
+        tiered_fail(err, TIERED_ESTATE, "node '%s' has no session here", node);
         return NULL;
     }
     return child;
@@ -243,7 +266,8 @@ static int dispatch(struct tiered_server *server, struct tiered_conn *conn,
         link_push_begin(child, conn, frame);
         return 0;
     case TIERED_PULL:
-        if (frame->pb->body_case != TIERED__V1__FRAME__BODY_PULL) {
+        if (frame->pb->body_case != TIERED__V1__FRAME__BODY_PULL ||
+            frame->pb->pull->model.len == 0) {
             return tiered_fail(err, TIERED_EPEER, "a pull must say what it wants");
         }
         if (frame->pb->node[0] == '\0') {
@@ -258,6 +282,7 @@ static int dispatch(struct tiered_server *server, struct tiered_conn *conn,
         if (!child) {
             return -1;
         }
+        link_pulls_cut(child); /* one at a time */
         link_pull_begin(child->downlink, child->name, conn, frame);
         return 0;
     }
@@ -316,6 +341,7 @@ int tiered_server_create(const struct tiered_server_config *config,
     if (tiered_net_listen(config->net, config->address, on_accept, server, err) < 0) {
         return -1;
     }
+    server->listening = true;
     *ret = TIERED_STEAL(server);
     return 0;
 }
@@ -325,7 +351,7 @@ void tiered_server_destroy(struct tiered_server *server)
     if (!server) {
         return;
     }
-    if (server->config.address) {
+    if (server->listening) { /* the address may be another server's */
         tiered_net_unlisten(server->config.net, server->config.address, NULL);
     }
     while (server->incoming) {
