@@ -6,9 +6,10 @@
 #include <math.h>
 
 #define MAX_EXAMPLES (1ull << 53)
+#define PATH_SHOWN   80 /* so that a message has room for what it says of the file */
 
 struct updates_file {
-    const char *path;
+    const char *path; /* its end, for messages */
     struct tiered_safetensors *file;
     const struct tiered_layout *own;  /* the file's layout */
     const struct tiered_layout *rows; /* that of the rows */
@@ -82,7 +83,7 @@ static int check_tensor(const char *path, const char *leader,
         shape_text(got, a);
         shape_text(want, b);
         return tiered_fail(err, TIERED_ESHAPE,
-                           "'%.80s': tensor '%.60s' is %s, but %s in '%s'", path,
+                           "'%s': tensor '%.60s' is %s, but %s in '%s'", path,
                            got->name, a, b, leader);
     }
     return 0;
@@ -230,7 +231,7 @@ static int read_figures(const struct updates_file *f, struct tiered_contribution
     if (tiered_metadata_num_examples(metadata, 1, &c->num_examples, err) != 0 ||
         read_figure(metadata, "local_steps", &c->local_steps, err) != 0 ||
         read_figure(metadata, "a_norm", &c->a_norm, err) != 0) {
-        return tiered_error_prefix(err, "'%.80s': ", f->path);
+        return tiered_error_prefix(err, "'%s': ", f->path);
     }
     return 0;
 }
@@ -264,7 +265,8 @@ static struct tiered_layout *make_layout(const struct tiered_layout *leader,
 
 static int open_file(struct updates_file *f, const char *path, struct tiered_error *err)
 {
-    f->path = path;
+    size_t length = strlen(path);
+    f->path = length > PATH_SHOWN ? path + length - PATH_SHOWN : path;
     if (tiered_safetensors_open(path, &f->file, err) != 0) {
         return -1;
     }

@@ -42,10 +42,11 @@ static int load_row(void *user, size_t i, unsigned worker, struct tiered_error *
     struct columns *c = user;
     void *to = c->data + i * c->stride;
     if (reads_in_place(c)) {
-        return strategy_read(c->work, c->rows[i], c->block->index, to, err);
+        return tiered_strategy_read(c->work, c->rows[i], c->block->index, to, err);
     }
-    struct strategy_scratch *s = strategy_scratch(c->work, worker, err);
-    if (!s || strategy_read(c->work, c->rows[i], c->block->index, s->raw, err) != 0) {
+    struct strategy_scratch *s = tiered_strategy_scratch(c->work, worker, err);
+    if (!s ||
+        tiered_strategy_read(c->work, c->rows[i], c->block->index, s->raw, err) != 0) {
         return -1;
     }
     const uint8_t *from = s->raw + c->at * tiered_dtype_size(c->dtype);
@@ -79,7 +80,7 @@ static int run_chunk(void *user, size_t chunk, unsigned worker,
                      struct tiered_error *err)
 {
     struct columns *c = user;
-    struct strategy_scratch *s = strategy_scratch(c->work, worker, err);
+    struct strategy_scratch *s = tiered_strategy_scratch(c->work, worker, err);
     if (!s) {
         return -1;
     }
@@ -91,7 +92,7 @@ static int run_chunk(void *user, size_t chunk, unsigned worker,
     if (call_columns(c, n, s, err) != 0) {
         return -1;
     }
-    strategy_finish(c->work, c->block, c->at + at, n, 0, s->out, s);
+    tiered_strategy_finish(c->work, c->block, c->at + at, n, 0, s->out, s);
     return 0;
 }
 
@@ -120,7 +121,7 @@ static int begin_block(struct columns *c, const struct tiered_block *block,
 {
     const struct tiered_aggregator_ops *ops = &c->work->strategy->ops;
     c->block = block;
-    c->dtype = strategy_row_dtype(c->work, block->dtype);
+    c->dtype = tiered_strategy_row_dtype(c->work, block->dtype);
     bool narrow =
         c->dtype == TIERED_F32 || c->dtype == TIERED_F16 || c->dtype == TIERED_BF16;
     c->wide = !narrow || !ops->columns_f32;
@@ -138,7 +139,7 @@ static int run_block(struct columns *c, struct tiered_error *err)
     struct tiered_pool *pool = c->work->run->pool;
     uint32_t traits = c->work->strategy->stage.loaded->plugin.traits;
     uint64_t n = c->block->n_elements;
-    size_t capacity = strategy_tile(c->work, c->n, element_bytes(c));
+    size_t capacity = tiered_strategy_tile(c->work, c->n, element_bytes(c));
     if (capacity > n) {
         capacity = ((size_t)n + 63) / 64 * 64;
     }
@@ -148,7 +149,7 @@ static int run_block(struct columns *c, struct tiered_error *err)
     for (c->at = 0; c->at < n; c->at += c->length) {
         c->length = n - c->at < capacity ? (size_t)(n - c->at) : capacity;
         size_t chunks = (c->length + STRATEGY_CHUNK - 1) / STRATEGY_CHUNK;
-        if (strategy_cancelled(c->work, err) != 0 ||
+        if (tiered_strategy_cancelled(c->work, err) != 0 ||
             tiered_pool_for(pool, c->n, load_row, c, err) != 0 ||
             tiered_pool_for(traits & TIERED_CONCURRENT ? pool : NULL, chunks, run_chunk,
                             c, err) != 0) {
@@ -158,7 +159,7 @@ static int run_block(struct columns *c, struct tiered_error *err)
     return 0;
 }
 
-int strategy_columns(struct strategy_work *work, struct tiered_error *err)
+int tiered_strategy_columns(struct strategy_work *work, struct tiered_error *err)
 {
     const struct strategy_weights *rule = &work->rule;
     TIERED_FREE size_t *rows = calloc(rule->n_active + 1, sizeof(rows[0]));
@@ -177,7 +178,7 @@ int strategy_columns(struct strategy_work *work, struct tiered_error *err)
     int rc = 0;
     for (uint32_t b = 0; rc == 0 && b < work->layout->n_blocks; b++) {
         const struct tiered_block *block = &work->layout->blocks[b];
-        if (strategy_has_columns(work, block)) {
+        if (tiered_strategy_has_columns(work, block)) {
             rc = begin_block(&c, block, err) != 0 ? -1 : run_block(&c, err);
         }
     }

@@ -32,13 +32,13 @@ static int sum_rows(struct strategy_work *work, const struct tiered_block *block
                     const struct strategy_weights *weights, struct strategy_scratch *s,
                     struct tiered_error *err)
 {
-    enum tiered_dtype dtype = strategy_row_dtype(work, block->dtype);
+    enum tiered_dtype dtype = tiered_strategy_row_dtype(work, block->dtype);
     bool first = true;
     for (size_t i = 0; i < work->run->n_rows; i++) {
         if (weights->w[i] == 0) {
             continue;
         }
-        if (strategy_read(work, i, block->index, s->raw, err) != 0) {
+        if (tiered_strategy_read(work, i, block->index, s->raw, err) != 0) {
             return -1;
         }
         add_row(s->raw, dtype, block->n_elements, weights->w[i], first, s->sum,
@@ -57,7 +57,7 @@ static bool is_copy(const struct strategy_work *work, const struct tiered_block 
 {
     return weights->n_active == 1 && weights->w[weights->sole] == 1 &&
            !(work->run->rows_are_deltas && work->run->base) &&
-           !strategy_is_stepped(work->strategy, block);
+           !tiered_strategy_is_stepped(work->strategy, block);
 }
 
 static int fold_block(void *user, size_t index, unsigned worker,
@@ -65,31 +65,31 @@ static int fold_block(void *user, size_t index, unsigned worker,
 {
     struct strategy_work *work = user;
     const struct tiered_block *block = &work->layout->blocks[index];
-    const struct strategy_weights *weights = strategy_weights_of(work, block);
-    if (strategy_has_columns(work, block)) {
+    const struct strategy_weights *weights = tiered_strategy_weights_of(work, block);
+    if (tiered_strategy_has_columns(work, block)) {
         return 0;
     }
-    if (strategy_cancelled(work, err) != 0) {
+    if (tiered_strategy_cancelled(work, err) != 0) {
         return -1;
     }
     if (is_copy(work, block, weights)) {
-        return strategy_read(work, weights->sole, block->index,
-                             work->model->data + block->offset_bytes, err);
+        return tiered_strategy_read(work, weights->sole, block->index,
+                                    work->model->data + block->offset_bytes, err);
     }
-    struct strategy_scratch *s = strategy_scratch(work, worker, err);
+    struct strategy_scratch *s = tiered_strategy_scratch(work, worker, err);
     if (!s || sum_rows(work, block, weights, s, err) != 0) {
         return -1;
     }
     for (uint64_t at = 0; at < block->n_elements; at += STRATEGY_CHUNK) {
         uint64_t left = block->n_elements - at;
-        strategy_finish(work, block, at,
-                        left < STRATEGY_CHUNK ? (size_t)left : STRATEGY_CHUNK,
-                        weights->rest, s->sum + at, s);
+        tiered_strategy_finish(work, block, at,
+                               left < STRATEGY_CHUNK ? (size_t)left : STRATEGY_CHUNK,
+                               weights->rest, s->sum + at, s);
     }
     return 0;
 }
 
-int strategy_fold(struct strategy_work *work, struct tiered_error *err)
+int tiered_strategy_fold(struct strategy_work *work, struct tiered_error *err)
 {
     return tiered_pool_for(work->run->pool, work->layout->n_blocks, fold_block, work,
                            err);

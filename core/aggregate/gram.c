@@ -72,7 +72,7 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
 {
     struct norms *norms = user;
     struct strategy_work *work = norms->work;
-    struct strategy_scratch *s = strategy_scratch(work, worker, err);
+    struct strategy_scratch *s = tiered_strategy_scratch(work, worker, err);
     if (!s) {
         return -1;
     }
@@ -85,8 +85,8 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
         if (!is_measured(work, block)) {
             continue;
         }
-        if (strategy_cancelled(work, err) != 0 ||
-            strategy_read(work, row, b, s->raw, err) != 0) {
+        if (tiered_strategy_cancelled(work, err) != 0 ||
+            tiered_strategy_read(work, row, b, s->raw, err) != 0) {
             return -1;
         }
         norms->ret[row] += norm_of_block(work, block, s);
@@ -94,7 +94,8 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
     return 0;
 }
 
-int strategy_norms(struct strategy_work *work, double *ret, struct tiered_error *err)
+int tiered_strategy_norms(struct strategy_work *work, double *ret,
+                          struct tiered_error *err)
 {
     if (!work->run->base && !work->run->rows_are_deltas) {
         return tiered_fail(err, TIERED_EINVAL,
@@ -129,8 +130,9 @@ static void load_tile(const struct gram *g, const uint8_t *block_data, double *o
 static int load_row(void *user, size_t i, unsigned worker, struct tiered_error *err)
 {
     struct gram *g = user;
-    struct strategy_scratch *s = strategy_scratch(g->work, worker, err);
-    if (!s || strategy_read(g->work, g->rows[i], g->block->index, s->raw, err) != 0) {
+    struct strategy_scratch *s = tiered_strategy_scratch(g->work, worker, err);
+    if (!s ||
+        tiered_strategy_read(g->work, g->rows[i], g->block->index, s->raw, err) != 0) {
         return -1;
     }
     double *deltas = g->deltas + i * g->capacity;
@@ -153,8 +155,9 @@ static int load_centre(struct gram *g, struct tiered_error *err)
         load_tile(g, run->base->data + g->block->offset_bytes, g->centre);
         return 0;
     }
-    struct strategy_scratch *s = strategy_scratch(g->work, 0, err);
-    if (!s || strategy_read(g->work, g->rows[0], g->block->index, s->raw, err) != 0) {
+    struct strategy_scratch *s = tiered_strategy_scratch(g->work, 0, err);
+    if (!s ||
+        tiered_strategy_read(g->work, g->rows[0], g->block->index, s->raw, err) != 0) {
         return -1;
     }
     load_tile(g, s->raw, g->centre);
@@ -190,7 +193,7 @@ static int add_block(struct gram *g, struct tiered_error *err)
         uint64_t left = g->block->n_elements - g->at;
         g->length = left < g->capacity ? (size_t)left : g->capacity;
         size_t groups = (g->n + DOT_ROWS - 1) / DOT_ROWS;
-        if (strategy_cancelled(g->work, err) != 0 || load_centre(g, err) != 0 ||
+        if (tiered_strategy_cancelled(g->work, err) != 0 || load_centre(g, err) != 0 ||
             tiered_pool_for(pool, g->n, load_row, g, err) != 0 ||
             tiered_pool_for(pool, groups, multiply_rows, g, err) != 0) {
             return -1;
@@ -213,7 +216,8 @@ static void complete(const struct strategy_work *work, double *gram)
     }
 }
 
-int strategy_gram(struct strategy_work *work, double *ret, struct tiered_error *err)
+int tiered_strategy_gram(struct strategy_work *work, double *ret,
+                         struct tiered_error *err)
 {
     size_t n_rows = work->run->n_rows;
     TIERED_FREE size_t *rows = calloc(n_rows, sizeof(rows[0]));
@@ -223,7 +227,7 @@ int strategy_gram(struct strategy_work *work, double *ret, struct tiered_error *
             rows[g.n++] = i;
         }
     }
-    g.capacity = strategy_tile(work, n_rows, sizeof(double));
+    g.capacity = tiered_strategy_tile(work, n_rows, sizeof(double));
     TIERED_FREE double *deltas = calloc(g.n + 1, g.capacity * sizeof(double));
     if (!rows || !deltas) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for a tile of %zu updates",

@@ -66,51 +66,57 @@ struct strategy_work {
 };
 
 /* weigh.c */
-int strategy_weigh(struct strategy_work *work, struct tiered_error *err);
+int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err);
 
 /* gram.c: `ret` is n_rows values for norms, n_rows squared for the Gram matrix. */
-int strategy_norms(struct strategy_work *work, double *ret, struct tiered_error *err);
-int strategy_gram(struct strategy_work *work, double *ret, struct tiered_error *err);
+int tiered_strategy_norms(struct strategy_work *work, double *ret,
+                          struct tiered_error *err);
+int tiered_strategy_gram(struct strategy_work *work, double *ret,
+                         struct tiered_error *err);
 
 /* fold.c */
-int strategy_fold(struct strategy_work *work, struct tiered_error *err);
+int tiered_strategy_fold(struct strategy_work *work, struct tiered_error *err);
 
 /* columns.c: all the blocks under a rule with columns, one after the other. */
-int strategy_columns(struct strategy_work *work, struct tiered_error *err);
+int tiered_strategy_columns(struct strategy_work *work, struct tiered_error *err);
 
 /* state.c */
-struct tiered_layout *strategy_state_layout(struct tiered_strategy *strategy,
-                                            const struct tiered_layout *layout,
-                                            struct tiered_error *err);
-int strategy_state_begin(struct strategy_work *work, struct tiered_error *err);
+struct tiered_layout *tiered_strategy_state_layout(struct tiered_strategy *strategy,
+                                                   const struct tiered_layout *layout,
+                                                   struct tiered_error *err);
+int tiered_strategy_state_begin(struct strategy_work *work, struct tiered_error *err);
 
 /* step.c: from the aggregated values of the elements at.. of a block (n of them, at
    most STRATEGY_CHUNK, f64, overwritten) to the new model. `rest` times the base is
    added first. */
-void strategy_finish(struct strategy_work *work, const struct tiered_block *block,
-                     uint64_t at, size_t n, double rest, double *values,
-                     struct strategy_scratch *scratch);
+void tiered_strategy_finish(struct strategy_work *work,
+                            const struct tiered_block *block, uint64_t at, size_t n,
+                            double rest, double *values,
+                            struct strategy_scratch *scratch);
 
 /* rows.c */
 /** The dtype to read a row's values as: deltas of unsigned integers wrap, so they are
     the signed type's. */
-enum tiered_dtype strategy_row_dtype(const struct strategy_work *work,
-                                     enum tiered_dtype dtype);
+enum tiered_dtype tiered_strategy_row_dtype(const struct strategy_work *work,
+                                            enum tiered_dtype dtype);
 /** One block of one row, screened unless bad updates are allowed. */
-int strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
-                  void *out, struct tiered_error *err);
-bool strategy_has_columns(const struct strategy_work *work,
-                          const struct tiered_block *block);
-bool strategy_is_stepped(const struct tiered_strategy *strategy,
-                         const struct tiered_block *block);
-const struct strategy_weights *strategy_weights_of(const struct strategy_work *work,
-                                                   const struct tiered_block *block);
+int tiered_strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
+                         void *out, struct tiered_error *err);
+bool tiered_strategy_has_columns(const struct strategy_work *work,
+                                 const struct tiered_block *block);
+bool tiered_strategy_is_stepped(const struct tiered_strategy *strategy,
+                                const struct tiered_block *block);
+const struct strategy_weights *
+tiered_strategy_weights_of(const struct strategy_work *work,
+                           const struct tiered_block *block);
 /** Elements a row of a tile for `n_rows` rows of `element_bytes`: what tile_memory
     holds, at most a block, at least 64. */
-size_t strategy_tile(const struct strategy_work *work, size_t n_rows,
-                     size_t element_bytes);
-struct strategy_scratch *strategy_scratch(struct strategy_work *work, unsigned worker,
-                                          struct tiered_error *err);
-int strategy_cancelled(const struct strategy_work *work, struct tiered_error *err);
+size_t tiered_strategy_tile(const struct strategy_work *work, size_t n_rows,
+                            size_t element_bytes);
+struct strategy_scratch *tiered_strategy_scratch(struct strategy_work *work,
+                                                 unsigned worker,
+                                                 struct tiered_error *err);
+int tiered_strategy_cancelled(const struct strategy_work *work,
+                              struct tiered_error *err);
 
 #endif

@@ -7,8 +7,8 @@
 
 #include "core/model/numeric.h"
 
-enum tiered_dtype strategy_row_dtype(const struct strategy_work *work,
-                                     enum tiered_dtype dtype)
+enum tiered_dtype tiered_strategy_row_dtype(const struct strategy_work *work,
+                                            enum tiered_dtype dtype)
 {
     if (work->run->rows_are_deltas) {
         switch (dtype) {
@@ -58,8 +58,8 @@ static int read_screened(const struct tiered_layout *layout,
                : fail_nonfinite(layout, block, bad, out, row->contribution.node, err);
 }
 
-int strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
-                  void *out, struct tiered_error *err)
+int tiered_strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
+                         void *out, struct tiered_error *err)
 {
     const struct tiered_row *r = &work->run->rows[row];
     return work->run->allow_bad ? r->read(r->source, block, out, err)
@@ -86,28 +86,29 @@ static bool acts_on(const struct strategy_work *work, const struct tiered_block 
     return work->strategy->ops.acts_on & TIERED_ROLE_BIT(block->role);
 }
 
-bool strategy_has_columns(const struct strategy_work *work,
-                          const struct tiered_block *block)
+bool tiered_strategy_has_columns(const struct strategy_work *work,
+                                 const struct tiered_block *block)
 {
     const struct tiered_aggregator_ops *ops = &work->strategy->ops;
     return acts_on(work, block) && (ops->columns_f32 || ops->columns_f64);
 }
 
-bool strategy_is_stepped(const struct tiered_strategy *strategy,
-                         const struct tiered_block *block)
+bool tiered_strategy_is_stepped(const struct tiered_strategy *strategy,
+                                const struct tiered_block *block)
 {
     return strategy->n_optimizers && block->role == TIERED_PARAMETER &&
            tiered_dtype_is_float(block->dtype);
 }
 
-const struct strategy_weights *strategy_weights_of(const struct strategy_work *work,
-                                                   const struct tiered_block *block)
+const struct strategy_weights *
+tiered_strategy_weights_of(const struct strategy_work *work,
+                           const struct tiered_block *block)
 {
     return acts_on(work, block) ? &work->rule : &work->by_examples;
 }
 
-size_t strategy_tile(const struct strategy_work *work, size_t n_rows,
-                     size_t element_bytes)
+size_t tiered_strategy_tile(const struct strategy_work *work, size_t n_rows,
+                            size_t element_bytes)
 {
     uint64_t memory = work->run->tile_memory;
     uint64_t n = (memory ? memory : STRATEGY_TILE_MEMORY) / n_rows / element_bytes;
@@ -118,8 +119,9 @@ size_t strategy_tile(const struct strategy_work *work, size_t n_rows,
     return n < TIERED_BLOCK_BYTES ? (size_t)n : TIERED_BLOCK_BYTES;
 }
 
-struct strategy_scratch *strategy_scratch(struct strategy_work *work, unsigned worker,
-                                          struct tiered_error *err)
+struct strategy_scratch *tiered_strategy_scratch(struct strategy_work *work,
+                                                 unsigned worker,
+                                                 struct tiered_error *err)
 {
     struct strategy_scratch **s = &work->scratch[worker];
     if (!*s) {
@@ -137,7 +139,8 @@ struct strategy_scratch *strategy_scratch(struct strategy_work *work, unsigned w
     return *s;
 }
 
-int strategy_cancelled(const struct strategy_work *work, struct tiered_error *err)
+int tiered_strategy_cancelled(const struct strategy_work *work,
+                              struct tiered_error *err)
 {
     return atomic_load(&work->strategy->hosting->cancel)
                ? tiered_fail(err, TIERED_ECANCELED, "aggregation was cancelled")

@@ -36,9 +36,9 @@ static int add_slot(struct tiered_layout_builder *b, const char *prefix,
 }
 
 /** Also sets where each optimizer's slots begin. */
-struct tiered_layout *strategy_state_layout(struct tiered_strategy *strategy,
-                                            const struct tiered_layout *layout,
-                                            struct tiered_error *err)
+struct tiered_layout *tiered_strategy_state_layout(struct tiered_strategy *strategy,
+                                                   const struct tiered_layout *layout,
+                                                   struct tiered_error *err)
 {
     struct tiered_layout_builder *b = tiered_layout_build();
     if (!b) {
@@ -82,7 +82,8 @@ static int first_slots(struct strategy_work *work, struct tiered_error *err)
 {
     struct tiered_strategy *strategy = work->strategy;
     TIERED_CLEANUP(tiered_layout_unrefp)
-    struct tiered_layout *layout = strategy_state_layout(strategy, work->layout, err);
+    struct tiered_layout *layout =
+        tiered_strategy_state_layout(strategy, work->layout, err);
     if (!layout) {
         return -1;
     }
@@ -121,7 +122,7 @@ static int copy_slots(struct strategy_work *work, struct tiered_error *err)
     return 0;
 }
 
-int strategy_state_begin(struct strategy_work *work, struct tiered_error *err)
+int tiered_strategy_state_begin(struct strategy_work *work, struct tiered_error *err)
 {
     struct tiered_strategy *strategy = work->strategy;
     if (strategy->step >= MAX_STEP) {
@@ -188,7 +189,7 @@ int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
                          struct tiered_layout *layout, struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_layout_unrefp)
-    struct tiered_layout *want = strategy_state_layout(strategy, layout, err);
+    struct tiered_layout *want = tiered_strategy_state_layout(strategy, layout, err);
     TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *slots = NULL;
     struct tiered_metadata metadata = {0};
     if (!want || tiered_safetensors_read(path, &slots, &metadata, err) != 0) {

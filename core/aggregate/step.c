@@ -74,13 +74,14 @@ static void snap_halves(double *values, size_t n)
     }
 }
 
-void strategy_finish(struct strategy_work *work, const struct tiered_block *block,
-                     uint64_t at, size_t n, double rest, double *values,
-                     struct strategy_scratch *scratch)
+void tiered_strategy_finish(struct strategy_work *work,
+                            const struct tiered_block *block, uint64_t at, size_t n,
+                            double rest, double *values,
+                            struct strategy_scratch *scratch)
 {
     const struct tiered_strategy_run *run = work->run;
     uint64_t offset = block->offset_bytes + at * tiered_dtype_size(block->dtype);
-    bool stepped = strategy_is_stepped(work->strategy, block);
+    bool stepped = tiered_strategy_is_stepped(work->strategy, block);
     bool shrinks = rest != 0 && !run->rows_are_deltas;
     bool from_delta = run->rows_are_deltas && run->base;
     double *x = scratch->x;
@@ -104,6 +105,6 @@ void strategy_finish(struct strategy_work *work, const struct tiered_block *bloc
     }
     /* Without a base a delta stays one, in the dtype that deltas have. */
     enum tiered_dtype dtype =
-        from_delta ? block->dtype : strategy_row_dtype(work, block->dtype);
+        from_delta ? block->dtype : tiered_strategy_row_dtype(work, block->dtype);
     tiered_from_f64(dtype, values, n, work->model->data + offset);
 }

@@ -229,9 +229,10 @@ static void work_finish(struct strategy_work *work)
 
 static int work_run(struct strategy_work *work, struct tiered_error *err)
 {
-    return work_begin(work, err) != 0 || strategy_weigh(work, err) != 0 ||
-                   strategy_state_begin(work, err) != 0 ||
-                   strategy_fold(work, err) != 0 || strategy_columns(work, err) != 0 ||
+    return work_begin(work, err) != 0 || tiered_strategy_weigh(work, err) != 0 ||
+                   tiered_strategy_state_begin(work, err) != 0 ||
+                   tiered_strategy_fold(work, err) != 0 ||
+                   tiered_strategy_columns(work, err) != 0 ||
                    tiered_model_seal(work->model, err) != 0
                ? -1
                : 0;

@@ -58,7 +58,8 @@ static int check_rules(const struct strategy_work *work, struct tiered_error *er
     bool needs_base = work->rule.rest != 0 && !work->run->rows_are_deltas;
     for (uint32_t b = 0; b < layout->n_blocks; b++) {
         const struct tiered_block *block = &layout->blocks[b];
-        const struct strategy_weights *weights = strategy_weights_of(work, block);
+        const struct strategy_weights *weights =
+            tiered_strategy_weights_of(work, block);
         if (weights == &work->by_examples && weights->n_active == 0) {
             return tiered_fail(err, TIERED_ERANGE,
                                "tensor '%.100s' is averaged by examples, and the %zu "
@@ -66,7 +67,7 @@ static int check_rules(const struct strategy_work *work, struct tiered_error *er
                                layout->m.tensors[block->first_tensor].name,
                                work->run->n_rows);
         }
-        bool columns = strategy_has_columns(work, block);
+        bool columns = tiered_strategy_has_columns(work, block);
         if (columns && weights->n_active == 0) {
             return tiered_fail(err, TIERED_ERANGE,
                                "aggregator '%s' left no update to aggregate",
@@ -101,7 +102,7 @@ static int call_weigh(struct strategy_work *work, const double *gram,
                                      err);
 }
 
-int strategy_weigh(struct strategy_work *work, struct tiered_error *err)
+int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err)
 {
     enum tiered_needs needs = work->strategy->ops.needs;
     size_t n = work->run->n_rows;
@@ -112,8 +113,8 @@ int strategy_weigh(struct strategy_work *work, struct tiered_error *err)
             return tiered_fail(err, TIERED_ENOMEM,
                                "no memory for the distances of %zu updates", n);
         }
-        int rc = needs == TIERED_NEEDS_GRAM ? strategy_gram(work, gram, err)
-                                            : strategy_norms(work, gram, err);
+        int rc = needs == TIERED_NEEDS_GRAM ? tiered_strategy_gram(work, gram, err)
+                                            : tiered_strategy_norms(work, gram, err);
         if (rc != 0) {
             return -1;
         }

@@ -117,6 +117,10 @@ cp a before
 cp a o
 expect 1 "$tiered" aggregate --plugin fedavg -o o a bad b
 said "'bad': tensor 'w' has NaN at index 1"
+long=$(printf 'd%.0s' {1..200})
+mkdir "$long" && cp bad "$long/"
+expect 1 "$tiered" aggregate --plugin fedavg -o o a "$long/bad"
+said "dd/bad': tensor 'w' has NaN at index 1"
 cmp -s o before || fail "a refused run touched its output"
 expect 0 "$tiered" aggregate --plugin fedavg --on-bad-update exclude -o o a bad b
 said "warning: 'bad': tensor 'w' has NaN at index 1; the update is excluded"
@@ -129,6 +133,13 @@ near o w 1e-6 6.4 nan
 expect 1 "$tiered" aggregate --plugin median --on-bad-update allow -o o a bad
 said "cannot allow bad updates"
 expect 1 "$tiered" aggregate --plugin fedavg --on-bad-update exclude -o o bad
+
+# a model without tensors, and one without values
+$st write void '{}'
+expect 0 "$tiered" aggregate --plugin fedavg -o o void void
+$st write hollow '{"w": ["F32", [0, 4], []]}'
+expect 0 "$tiered" aggregate --plugin median -o o hollow hollow
+is "$($st names o)" w
 
 # files that do not fit
 $st write shape '{"w": ["F32", [2, 1], [1, 10]], "n": ["I64", [], [1]], "h": ["F16", [1], [8]]}'
