@@ -69,25 +69,27 @@ static int try_init(const struct tiered_plugin *plugin, const void *config,
     return 0;
 }
 
-static void check_options(struct loader *l, const char *what,
-                          const struct tiered_plugin_ref *ref)
+static int check_options(struct loader *l, const char *what,
+                         const struct tiered_plugin_ref *ref)
 {
     static const struct tiered_expander words = {check_words, NULL};
     const struct tiered_plugin *plugin = &ref->loaded->plugin;
     struct tiered_config config = {0};
     char owner[256];
-    snprintf(owner, sizeof(owner), "%s: %s '%s'", what, tiered_kind_name(plugin->kind),
-             plugin->name);
+    snprintf(owner, sizeof(owner), "%s '%s' of %s", tiered_kind_name(plugin->kind),
+             plugin->name, what);
     if (tiered_config_fill(plugin->options, plugin->n_options, plugin->option_size,
                            plugin->config_size, owner, ref->options, ref->mark, &words,
                            &config, l->diag) < 0) {
-        return;
+        return -1;
     }
     struct tiered_error err = {0};
-    if (try_init(plugin, config.data, &err) < 0) {
+    int result = try_init(plugin, config.data, &err);
+    if (result < 0) {
         tiered_diag_error(l->diag, ref->mark, "%s: %s", owner, err.text);
     }
     tiered_config_finish(&config);
+    return result;
 }
 
 /* kind 0: any. On a problem ret->loaded stays NULL. */
@@ -106,7 +108,9 @@ static void read_ref(struct loader *l, const char *what, enum tiered_kind kind,
         tiered_diag_error(l->diag, name->mark, "%s: %s", what, err.text);
         return;
     }
-    check_options(l, what, ret);
+    if (check_options(l, what, ret) < 0) {
+        ret->loaded = NULL; /* nothing more is said about it */
+    }
 }
 
 void topology_plugin_read(struct loader *l, const char *what, enum tiered_kind kind,

@@ -10,16 +10,19 @@ static void read_stop(struct loader *l, const struct top_keys *keys,
 {
     const struct given *given = &keys->given;
     struct tiered_mark mark = given->marks[TOP_STOP_WHEN];
-    bool at_least = given_has(given, TOP_AT_LEAST);
-    bool at_most = given_has(given, TOP_AT_MOST);
+    bool at_least = given->marks[TOP_AT_LEAST].file != NULL; /* written, if badly */
+    bool at_most = given->marks[TOP_AT_MOST].file != NULL;
     if (!given_has(given, TOP_STOP_WHEN)) {
         return;
     }
-    if (!given_has(given, TOP_METRIC) || at_least == at_most) {
+    if (!given->marks[TOP_METRIC].file || at_least == at_most) {
         tiered_diag_error(l->diag, mark,
                           "run.stop_when needs metric and one of at_least and at_most, "
                           "such as {metric: accuracy, at_least: 0.97}");
         return;
+    }
+    if (!given_has(given, TOP_METRIC)) {
+        return; /* said already */
     }
     if (strlen(keys->metric) >= sizeof(ret->metric)) {
         tiered_diag_error(l->diag, given->marks[TOP_METRIC],

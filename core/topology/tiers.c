@@ -34,7 +34,7 @@ static const char *tier_label(char out[96], const struct tiered_value *list, siz
     return out;
 }
 
-static void check_tier_name(struct loader *l, const struct tiered_value *list, size_t i)
+static int check_tier_name(struct loader *l, const struct tiered_value *list, size_t i)
 {
     const struct tiered_value *item = list->items[i];
     const char *name = peek_name(item);
@@ -43,19 +43,19 @@ static void check_tier_name(struct loader *l, const struct tiered_value *list, s
                           "tier %zu needs a name, such as 'name: "
                           "edge'",
                           i + 1);
-        return;
     }
     for (size_t k = 0; name && k < i; k++) {
         const char *other = peek_name(list->items[k]);
         if (other && strcmp(name, other) == 0) {
             struct tiered_mark first = tiered_value_get(list->items[k], "name")->mark;
-            tiered_diag_error(l->diag, tiered_value_get(item, "name")->mark,
-                              "a second tier '%.60s'; the first is in line %u, column "
-                              "%u",
-                              name, first.line, first.column);
-            return;
+            return tiered_diag_error(
+                l->diag, tiered_value_get(item, "name")->mark,
+                "a second tier '%.60s'; the first is in line %u, column "
+                "%u",
+                name, first.line, first.column);
         }
     }
+    return 0;
 }
 
 static void check_fan_out(struct loader *l, const char *what,
@@ -157,6 +157,8 @@ static void read_tier(struct loader *l, const struct tiered_value *list, size_t 
     if (i) {
         tier_label(above, list, i - 1);
     }
+    entry->tier.name = "";
+    entry->tier.mark = item->mark;
     TIERED_FREE struct tier_keys *keys = calloc(1, sizeof(*keys));
     if (!keys || item->kind != TIERED_MAPPING) {
         tiered_diag_error(l->diag, item->mark, "%s: %s", what,
@@ -165,12 +167,12 @@ static void read_tier(struct loader *l, const struct tiered_value *list, size_t 
         return;
     }
     topology_tier_keys_read(l, what, 0, item, keys);
-    check_tier_name(l, list, i);
+    bool named = check_tier_name(l, list, i) == 0 && keys->name;
     check_fan_out(l, what, keys, kind, item->mark);
     check_scope(l, what, above, keys, kind);
-    entry->tier.name = keys->name ? keys->name : "";
+    entry->tier.name = named ? keys->name : "";
     entry->tier.fan_out = keys->fan_out;
-    entry->tier.mark = item->mark;
+    entry->given.marks[TIER_FAN_OUT] = keys->given.marks[TIER_FAN_OUT];
     topology_tier_keys_merge(defaults, kind.root, kind.leaf, &entry->tier.settings,
                              &entry->given);
     topology_tier_keys_merge(keys, kind.root, kind.leaf, &entry->tier.settings,
