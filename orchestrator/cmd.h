@@ -36,6 +36,7 @@ int cmd_error(const struct tiered_error *err);
 extern const struct tiered_command *const tiered_commands[]; /* NULL-terminated */
 
 extern const struct tiered_command cmd_aggregate;
+extern const struct tiered_command cmd_filter;
 extern const struct tiered_command cmd_init;
 extern const struct tiered_command cmd_plan;
 extern const struct tiered_command cmd_plugins;

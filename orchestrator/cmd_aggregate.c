@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "orchestrator/cmd.h"
+#include "orchestrator/spec.h"
 #include "orchestrator/updates.h"
 
 #define MAX_PLUGINS 16
@@ -33,28 +34,6 @@ struct session {
     struct tiered_model *base, *model;
 };
 
-static int load_plugin(struct session *s, size_t i, const char *spec,
-                       struct tiered_error *err)
-{
-    size_t length = strcspn(spec, ":");
-    char name[64];
-    if (length == 0 || length >= sizeof(name)) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "'%.60s' does not begin with a plugin's name", spec);
-    }
-    memcpy(name, spec, length);
-    name[length] = '\0';
-    if (spec[length] == ':') {
-        s->uses[i].options_json = tiered_options_parse(spec + length + 1, err);
-        if (!s->uses[i].options_json) {
-            return tiered_error_prefix(err, "plugin '%s': ", name);
-        }
-    }
-    return tiered_plugins_get(s->plugins, name,
-                              i == 0 ? TIERED_AGGREGATOR : TIERED_OPTIMIZER,
-                              &s->uses[i].loaded, err);
-}
-
 static int make_strategy(struct session *s, const struct request *r,
                          struct tiered_error *err)
 {
@@ -63,7 +42,9 @@ static int make_strategy(struct session *s, const struct request *r,
         return -1;
     }
     for (size_t i = 0; i < r->n_plugins; i++) {
-        if (load_plugin(s, i, r->plugins[i], err) != 0) {
+        if (spec_parse(s->plugins, r->plugins[i],
+                       i == 0 ? TIERED_AGGREGATOR : TIERED_OPTIMIZER, &s->uses[i],
+                       err) != 0) {
             return -1;
         }
     }
@@ -162,7 +143,7 @@ static void session_finish(struct session *s)
     tiered_strategy_destroy(s->strategy);
     tiered_pool_destroy(s->pool);
     for (size_t i = 0; i < MAX_PLUGINS; i++) {
-        free((char *)s->uses[i].options_json);
+        spec_finish(&s->uses[i]);
     }
     tiered_plugins_destroy(s->plugins);
 }

@@ -9,6 +9,7 @@ const struct tiered_command *const tiered_commands[] = {
     &cmd_validate,
     &cmd_plan,
     &cmd_aggregate,
+    &cmd_filter,
     &cmd_plugins,
     NULL,
 };
