@@ -6,6 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/options/options.h"
+#include "core/plugins/plugins.h"
+
 #define FASHION_MNIST "/usr/share/datasets/fashion-mnist"
 
 /* n examples of 3 numbers in 3 classes, which overlap a little. */
@@ -69,6 +72,51 @@ static void test_describe_themselves(void **state)
             }
         }
     }
+}
+
+/* What users write, through the host's reader of options. */
+static void test_options_fill(void **state)
+{
+    char path[512];
+    struct tiered_loaded loaded;
+    struct tiered_config config;
+    struct tiered_error err = {0};
+    (void)state;
+    snprintf(path, sizeof(path), "%s/mlp.so", getenv("TIERED_PLUGINS"));
+    if (tiered_plugin_open(path, &loaded, &err) < 0 ||
+        tiered_config_from_json(&loaded.plugin, "{\"data\": \"d\"}", &config, &err) <
+            0) {
+        fail_msg("%s", err.text);
+    }
+    const struct tiered_trainer_config *c = config.data;
+    assert_string_equal(c->data, "d");
+    assert_string_equal(c->shard, "{index}/{count}");
+    assert_true(!c->format_given && !c->epochs_given && !c->steps_given);
+    assert_true(c->partition == TIERED_SPLIT_IID && !c->label && c->local_epochs == 1);
+    assert_true(c->batch_size == 32 && c->lr == 0.05 && c->momentum == 0.9);
+    assert_true(c->mu == 0 && c->test_fraction == 0.1);
+    assert_true(c->hidden.n == 1 && c->hidden.items[0] == 128);
+    tiered_config_finish(&config);
+    if (tiered_config_from_json(&loaded.plugin,
+                                "{\"data\": \"d\", \"format\": \"safetensors\", "
+                                "\"partition\": {\"dirichlet\": {\"alpha\": 0.5}}, "
+                                "\"local_steps\": 7, \"hidden\": [64, 32]}",
+                                &config, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    c = config.data;
+    assert_true(c->format_given && c->format == TIERED_SAFETENSORS);
+    assert_true(c->partition == TIERED_SPLIT_DIRICHLET && c->alpha == 0.5);
+    assert_true(c->steps_given && !c->epochs_given && c->local_steps == 7);
+    assert_true(c->hidden.n == 2 && c->hidden.items[1] == 32);
+    tiered_config_finish(&config);
+    assert_int_equal(tiered_config_from_json(&loaded.plugin,
+                                             "{\"data\": \"d\", \"partition\": "
+                                             "\"dirichlet\"}",
+                                             &config, &err),
+                     -1);
+    assert_non_null(strstr(err.text, "'partition.dirichlet.alpha'"));
+    tiered_loaded_finish(&loaded);
 }
 
 static void test_manifest(void **state)
@@ -477,6 +525,7 @@ int main(void)
     cmocka_unit_test_setup_teardown(test, folder_create, folder_remove)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_describe_themselves),
+        cmocka_unit_test(test_options_fill),
         IN_FOLDER(test_manifest),
         IN_FOLDER(test_manifest_without_load),
         IN_FOLDER(test_initial_follows_the_seed),
