@@ -30,10 +30,15 @@ static void check_trimmed_mean(struct planner *p, const struct variant *v,
 {
     double beta = option_of(ref, "beta"), trim = option_of(ref, "trim");
     if (isnan(trim) && beta > 0 && beta * n < 1) {
+        char hint[64] = "no beta can";
+        if (n > 2) { /* beta stays below a half */
+            snprintf(hint, sizeof(hint), "%g would cut one on each side",
+                     ceil(100.0 / n) / 100);
+        }
         tiered_diag_warn(p->diag, ref->mark,
-                         "%s: trimmed-mean with beta %g cuts nothing from %u updates; "
-                         "%g would cut one on each side",
-                         v->label, beta, n, ceil(100.0 / n) / 100);
+                         "%s: trimmed-mean with beta %g cuts nothing from %u update%s; "
+                         "%s",
+                         v->label, beta, n, n == 1 ? "" : "s", hint);
     } else if (2 * trim >= n) {
         tiered_diag_warn(p->diag, ref->mark,
                          "%s: trimmed-mean with trim %g leaves nothing of %u updates",

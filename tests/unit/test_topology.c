@@ -297,6 +297,9 @@ static void test_meaning(void **state)
         {TOP "  - {name: c, aggregate: {trimmed-mean: {beta: 0.1}}}\n" EDGE,
          "3:27: warning: tier 'c': trimmed-mean with beta 0.1 cuts nothing from 3 "
          "updates; 0.34 would cut one on each side"},
+        {TOP "  - {name: c, aggregate: trimmed-mean, rounds: {sample: 50%}}\n" EDGE,
+         "3:26: warning: tier 'c': trimmed-mean with beta 0.2 cuts nothing from 2 "
+         "updates; no beta can"},
         {TOP "  - {name: c, aggregate: {trimmed-mean: {trim: 2}}}\n" EDGE,
          "3:27: warning: tier 'c': trimmed-mean with trim 2 leaves nothing of 3 "
          "updates"},
