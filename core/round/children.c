@@ -84,19 +84,20 @@ void round_on_gone(struct tiered_round *r, uint32_t child)
     char name[64];
     round_warn(r, "%s is gone", round_child_name(r, child, name));
     if (r->initial_wanted && child == r->config.initial_child) {
-        round_no_initial(r, "is gone");
+        round_no_initial(r, "it is gone");
     }
     check_open(r);
     round_check_ready(r);
 }
 
 /* Links that break during a turn are the turn's business: the node says that it is not
-   ready only when it would be asked for the next one. */
+   ready only when it would be asked for the next one. With all children gone it is
+   ready: to say, when it is ordered, that it cannot. Nobody shall wait for that. */
 void round_check_ready(struct tiered_round *r)
 {
     uint32_t alive = r->config.n_children - round_count_link(r, LINK_GONE);
-    bool ready =
-        round_count_link(r, LINK_READY) >= round_share_up(r->config.quorum, alive);
+    bool ready = alive == 0 || round_count_link(r, LINK_READY) >=
+                                   round_share_up(r->config.quorum, alive);
     if (ready == r->told_ready || r->state == ROUND_STOPPED) {
         return;
     }
@@ -106,11 +107,6 @@ void round_check_ready(struct tiered_round *r)
     } else if (r->state == ROUND_IDLE || r->state == ROUND_FAILED) {
         r->told_ready = false;
         struct tiered_round_action *action = round_act(r, TIERED_DO_UNREADY);
-        if (alive) {
-            round_list_missing(r, action->reason, sizeof(action->reason));
-        } else {
-            snprintf(action->reason, sizeof(action->reason), "all %u children are gone",
-                     r->config.n_children);
-        }
+        round_list_missing(r, action->reason, sizeof(action->reason));
     }
 }

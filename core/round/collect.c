@@ -73,7 +73,7 @@ void round_fail_quorum(struct tiered_round *r, const char *what, uint32_t in,
                      path, in, r->n_sampled, what, may_come, needed);
     size_t used = (size_t)n;
     used += list(r, "; gone: ", reason + used, sizeof(reason) - used, is_gone);
-    list(r, "; bad update: ", reason + used, sizeof(reason) - used, is_bad);
+    list(r, "; bad: ", reason + used, sizeof(reason) - used, is_bad);
     round_fail(r, reason);
 }
 

@@ -89,7 +89,9 @@ void round_on_evaluate(struct tiered_round *r, const struct tiered_path *path,
         deliver_result(r);
         return;
     }
-    if (e->active && e->relay && is_same(path, base, &e->path, &e->base)) {
+    if (e->active && e->relay &&
+        (tiered_path_compare(path, &e->path) < 0 ||
+         is_same(path, base, &e->path, &e->base))) {
         return;
     }
     if (round_is_running(r)) {
@@ -97,7 +99,10 @@ void round_on_evaluate(struct tiered_round *r, const struct tiered_path *path,
            that work is still wanted, so the evaluation waits for it. */
         bool busy = round_is_busy(r) && round_is_open(r);
         if (busy || !round_evaluation_closes(path, &r->record.turn)) {
-            r->pending_evaluate = (struct pending_order){true, *path, *base};
+            struct pending_order *pending = &r->pending_evaluate;
+            if (!pending->set || tiered_path_compare(path, &pending->path) >= 0) {
+                *pending = (struct pending_order){true, *path, *base};
+            }
             return;
         }
         round_abandon(r, "the parent's round is closed");

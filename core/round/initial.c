@@ -15,8 +15,7 @@ void round_no_initial(struct tiered_round *r, const char *why)
     r->initial_wanted = false;
     struct tiered_round_action *action = round_act(r, TIERED_DO_FAIL);
     action->path = r->initial_path;
-    snprintf(action->reason, sizeof(action->reason),
-             "%s, which has the initial model, %s",
+    snprintf(action->reason, sizeof(action->reason), "no initial model from %s: %.180s",
              round_child_name(r, r->config.initial_child, name), why);
 }
 
@@ -32,7 +31,7 @@ void round_on_initial(struct tiered_round *r, const struct tiered_path *path)
         round_order_initial(r);
         break;
     case LINK_GONE:
-        round_no_initial(r, "is gone");
+        round_no_initial(r, "it is gone");
         break;
     default: /* ordered when it is ready */
         break;

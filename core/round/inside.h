@@ -175,8 +175,8 @@ uint32_t round_needed(const struct tiered_round *r);
 /* update.c */
 void round_on_offer(struct tiered_round *r, const struct tiered_round_event *event);
 void round_on_update(struct tiered_round *r, const struct tiered_round_event *event);
-void round_on_bad_update(struct tiered_round *r, uint32_t child,
-                         const struct tiered_path *path);
+void round_on_bad_update(struct tiered_round *r,
+                         const struct tiered_round_event *event);
 void round_take_kept(struct tiered_round *r);
 
 /* initial.c */

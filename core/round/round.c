@@ -257,7 +257,7 @@ static void take(struct tiered_round *r, const struct tiered_round_event *event)
     case TIERED_ON_UPDATE:
         return round_on_update(r, event);
     case TIERED_ON_BAD_UPDATE:
-        return round_on_bad_update(r, event->child, &event->path);
+        return round_on_bad_update(r, event);
     case TIERED_ON_PHASE:
         return round_on_phase(r, event);
     case TIERED_ON_AGGREGATED:

@@ -95,12 +95,12 @@ enum tiered_round_event_kind {
     TIERED_ON_OFFER,       /* child, path, generation, base: wants to push an update */
     TIERED_ON_UPDATE, /* child, path, base, update (a handle), num_examples, metrics:
                          whole, verified, screened. base none: that of its offer */
-    TIERED_ON_BAD_UPDATE, /* child, path: what it pushed was refused or is unusable, or
-                             it failed at its order. While aggregating: the driver gave
-                             the aggregation up because of this one update, and is told
-                             to AGGREGATE again without it */
-    TIERED_ON_PHASE,      /* child, path, phase, step: its message arrived */
-    TIERED_ON_AGGREGATED, /* base: digest of the new model */
+    TIERED_ON_BAD_UPDATE,     /* child, path, reason: what it pushed was refused or is
+                                 unusable, or it failed at its order. While aggregating: the
+                                 driver gave     the aggregation up because of this one update,
+                                 and is told     to AGGREGATE again without it */
+    TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
+    TIERED_ON_AGGREGATED,     /* base: digest of the new model */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays
                                */
     TIERED_ON_COMMITTED,      /* the record is durable */
@@ -129,6 +129,7 @@ struct tiered_round_event {
     uint32_t phase, step; /* 1 pre, 2 post */
     enum tiered_round_timer timer;
     uint64_t timer_id;
+    const char *reason; /* borrowed for the call; NULL: none is known */
 };
 
 enum tiered_round_action_kind {
@@ -157,7 +158,8 @@ enum tiered_round_action_kind {
     TIERED_DO_DELIVER_INITIAL, /* update, child, path: send the initial model up as it
                                   is; the update is the driver's from here on */
     TIERED_DO_DELIVER_EVALUATION, /* path, base, num_examples, metrics */
-    TIERED_DO_READY,   /* this node can take orders (quorum of its children is ready) */
+    TIERED_DO_READY, /* this node can take orders (quorum of its children is ready), or
+                        all are gone, and an order will FAIL */
     TIERED_DO_UNREADY, /* … no longer; reason */
     TIERED_DO_WARN,    /* reason: a wait, a late or duplicate update; for the log */
     TIERED_DO_FAIL,    /* path, reason: this turn cannot be finished; sent up */

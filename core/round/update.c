@@ -320,10 +320,11 @@ void round_on_update(struct tiered_round *r, const struct tiered_round_event *ev
 }
 
 /* The driver found, while folding, that a stored update cannot be used. */
-static void bad_in_aggregation(struct tiered_round *r, uint32_t child)
+static void bad_in_aggregation(struct tiered_round *r, uint32_t child,
+                               const char *reason)
 {
-    round_drop_stored(r, child, "its update is unusable");
-    mark_bad(r, child, "its update is unusable");
+    round_drop_stored(r, child, reason);
+    mark_bad(r, child, reason);
     uint32_t in =
         round_count_member(r, MEMBER_IN) + round_count_member(r, MEMBER_DROPPED);
     if (in < round_needed(r)) {
@@ -333,31 +334,32 @@ static void bad_in_aggregation(struct tiered_round *r, uint32_t child)
     }
 }
 
-void round_on_bad_update(struct tiered_round *r, uint32_t child,
-                         const struct tiered_path *path)
+void round_on_bad_update(struct tiered_round *r, const struct tiered_round_event *event)
 {
-    const struct round_child *c = &r->children[child];
+    const struct round_child *c = &r->children[event->child];
+    const struct tiered_path *path = &event->path;
+    const char *reason = event->reason ? event->reason : "its update is bad";
     bool stored = c->member == MEMBER_IN || c->member == MEMBER_DROPPED;
     if (r->state == ROUND_STOPPED) {
         return;
     }
-    if (r->initial_wanted && child == r->config.initial_child &&
+    if (r->initial_wanted && event->child == r->config.initial_child &&
         tiered_path_equal(path, &r->initial_path)) {
-        round_settle(r, child, path, false, "its initial model is bad");
-        round_no_initial(r, "sent no usable initial model");
+        round_settle(r, event->child, path, false, "%s", reason);
+        round_no_initial(r, event->reason ? event->reason : "it is bad");
         return;
     }
     if (round_is_open(r) && stored) {
         if (r->state == ROUND_AGGREGATING && tiered_path_equal(path, &c->update_path)) {
-            bad_in_aggregation(r, child);
+            bad_in_aggregation(r, event->child, reason);
         }
         return; /* otherwise another copy of what is stored in order */
     }
     bool counted = path->depth && tiered_path_equal(path, &c->counted_path);
-    round_settle(r, child, path, counted, "%s", counted ? "" : "its update is bad");
+    round_settle(r, event->child, path, counted, "%s", counted ? "" : reason);
     if (is_collecting(r) && c->member == MEMBER_WAITED &&
         tiered_path_equal(path, &r->path)) {
-        mark_bad(r, child, "its update is bad");
+        mark_bad(r, event->child, reason);
         check(r);
     }
 }

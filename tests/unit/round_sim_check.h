@@ -220,7 +220,7 @@ static void sim_check_failure(struct sim_world *w, uint32_t id, const char *reas
                       sampled <= node->n_children,
                   "node %u fails for a reason that does not hold: %s", id, reason);
         SIM_CHECK(w,
-                  strstr(reason, "gone: ") || strstr(reason, "bad update: ") ||
+                  strstr(reason, "gone: ") || strstr(reason, "bad: ") ||
                       node->config.pre.steps || node->config.post.steps,
                   "node %u blames nobody: %s", id, reason);
     }

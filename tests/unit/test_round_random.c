@@ -124,22 +124,25 @@ static void sow_chaos(struct sim_world *w)
     }
 }
 
+static void seed_rng(struct sim_world *w, uint64_t seed, uint64_t purpose)
+{
+    for (uint64_t i = 0; i < 4; i++) {
+        w->rng.s[i] = sim_mix(sim_mix(seed, purpose), i);
+    }
+}
+
 static void create_world(struct sim_world *w, uint64_t seed, bool calm)
 {
-    uint8_t key[32] = {0};
     memset(w, 0, offsetof(struct sim_world, heap));
     memset(&w->n_heap, 0, sizeof(*w) - offsetof(struct sim_world, n_heap));
-    memcpy(key, &seed, sizeof(seed));
-    memcpy(key + 8, "tree", 4);
-    tiered_rng_init(&w->rng, key);
+    seed_rng(w, seed, 0);
     plant(w);
     for (uint32_t i = 0; i < w->n_nodes; i++) {
         if (!w->nodes[i].leaf) {
             configure(w, i, seed);
         }
     }
-    memcpy(key + 8, calm ? "calm" : "wild", 4);
-    tiered_rng_init(&w->rng, key);
+    seed_rng(w, seed, calm ? 1 : 2);
     if (!calm) {
         sow_chaos(w);
     }

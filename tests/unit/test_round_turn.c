@@ -40,9 +40,9 @@ static void test_newer_start_abandons(void **state)
        "examples are lost); CLEAR half; CLEAR deadline; DROP 3 (its round was "
        "abandoned); SETTLE 0 1.2 not (its round was abandoned); SET half 50; SET "
        "deadline 100; ORDER 0 2.1 C; ORDER 1 2.1 C");
-    IS(offer(1, "1.2", 'B'), "WARN (an update of child 1 is dropped: late: round 1.2 "
-                             "is closed); SETTLE 1 1.2 "
-                             "not (late: round 1.2 is closed)");
+    IS(offer(1, "1.2", 'B'),
+       "WARN (an update of child 1 is dropped: late: round 1.2 is closed); SETTLE 1 "
+       "1.2 not (late: round 1.2 is closed)");
     update(0, "2.1", 'C', 4, 1);
     IS(update(1, "2.1", 'C', 5, 1),
        "CLEAR half; CLEAR deadline; AGGREGATE 2.1 C [0:4 1:5]");
@@ -151,9 +151,8 @@ static void test_restart_into_a_newer_turn(void **state)
     restart(&config);
     ready(0);
     IS(start("2", 'C'),
-       "WARN (the turn 1 is abandoned after 1 of 2 rounds, a newer one "
-       "was ordered: 4 examples are lost); COMMITTED 1.1 B n=4 [0:0] "
-       "loss=1; ORDER 0 2.1 C");
+       "WARN (the turn 1 is abandoned after 1 of 2 rounds, a newer one was ordered: 4 "
+       "examples are lost); COMMITTED 1.1 B n=4 [0:0] loss=1; ORDER 0 2.1 C");
 }
 
 static void test_bad_records(void **state)
@@ -176,8 +175,8 @@ static void test_bad_records(void **state)
     assert_int_equal(tiered_round_restore(machine, &record, &err), -1);
     assert_string_equal(err.text, "the record of node 'fog-0' counts child 1 of 1");
     /* nothing of a refused record stays */
-    IS(start("1", 'A'), "WARN (round 1.1 opens: 0 of 1 updates; waits for child 0 "
-                        "(lost))");
+    IS(start("1", 'A'),
+       "WARN (round 1.1 opens: 0 of 1 updates; waits for child 0 (lost))");
 }
 
 static struct tiered_round_config evaluating(uint32_t n_children)
@@ -206,8 +205,8 @@ static void test_evaluation_and_stop(void **state)
     update(0, "2", 'B', 1, 1);
     update(1, "2", 'B', 2, 1);
     aggregated('C');
-    IS(committed(), "SETTLE 0 2 counted; SETTLE 1 2 counted; EVALUATE 0 2 C; "
-                    "EVALUATE 1 2 C");
+    IS(committed(),
+       "SETTLE 0 2 counted; SETTLE 1 2 counted; EVALUATE 0 2 C; EVALUATE 1 2 C");
     assert_string_equal(tiered_round_state(machine), "evaluating");
     IS(evaluation(0, "2", 'B', 10, 0), ""); /* of another model */
     IS(evaluation(0, "1", 'C', 10, 0), "");
@@ -257,9 +256,9 @@ static void test_evaluation_waits_for_lost(void **state)
     update(1, "1", 'A', 2, 1);
     lost(1);
     aggregated('B');
-    IS(committed(), "SETTLE 0 1 counted; SETTLE 1 1 counted; EVALUATE 0 1 B; WARN "
-                    "(evaluation of round 1: 0 of 2 answers; waits for child 0 (at "
-                    "work), child 1 (lost))");
+    IS(committed(),
+       "SETTLE 0 1 counted; SETTLE 1 1 counted; EVALUATE 0 1 B; WARN (evaluation of "
+       "round 1: 0 of 2 answers; waits for child 0 (at work), child 1 (lost))");
     IS(evaluation(0, "1", 'B', 1, 0.5), "");
     IS(ready(1), "SETTLE 1 1 counted; EVALUATE 1 1 B");
     lost(1);
@@ -296,11 +295,10 @@ static void test_evaluation_with_quorum_or_deadline(void **state)
     IS(timer(TIERED_TIMER_DEADLINE),
        "WARN (round 1, its deadline has passed: evaluation of round 1: 0 of 2 answers; "
        "waits for child 0 (at work), child 1 (lost))");
-    IS(evaluation(0, "1", 'B', 1, 0.5), "CLEAR half; COMMITTED 1 B n=2 [0:1 1:2] "
-                                        "loss=1.5 accuracy=0.5; SET half 50; SET "
-                                        "deadline 100; ORDER 0 2 B; WARN (round 2 "
-                                        "opens: 0 of 2 updates; waits for child "
-                                        "0 (at work), child 1 (lost))");
+    IS(evaluation(0, "1", 'B', 1, 0.5),
+       "CLEAR half; COMMITTED 1 B n=2 [0:1 1:2] loss=1.5 accuracy=0.5; SET half 50; "
+       "SET deadline 100; ORDER 0 2 B; WARN (round 2 opens: 0 of 2 updates; waits for "
+       "child 0 (at work), child 1 (lost))");
 }
 
 static void test_restart_evaluates_again(void **state)
@@ -358,6 +356,7 @@ static void test_relayed_evaluation(void **state)
     IS(evaluate("1", 'B'), "DELIVER_EVALUATION 1 B n=4 accuracy=0.65");
     IS(evaluate("2", 'C'), "EVALUATE 0 2 C; EVALUATE 1 2 C");
     IS(evaluate("2", 'D'), "EVALUATE 0 2 D; EVALUATE 1 2 D"); /* the newest stands */
+    IS(evaluate("1", 'X'), ""); /* an old one, late */
     IS(evaluation(0, "2", 'C', 1, 0.5), "");
     IS(start("3", 'E'), "ORDER 0 3.1 E; ORDER 1 3.1 E");
     IS(evaluation(0, "2", 'D', 1, 0.5), "");
@@ -396,11 +395,10 @@ static void test_evaluation_closes_the_parents_round(void **state)
     update(1, "3.1.1", 'B', 3, 7);
     IS(evaluate("3", 'D'), "");
     aggregated('C');
-    IS(committed(),
-       "SETTLE 0 3.1.1 counted; SETTLE 1 3.1.1 counted; COMMITTED 3.1.1 C n=14 [0:2 "
-       "1:3] loss=2.5; WARN (the turn 3.1 is abandoned after 1 of 1 rounds, the "
-       "parent's round is closed: 14 examples are lost); EVALUATE 0 3 D; EVALUATE 1 3 "
-       "D");
+    IS(committed(), "SETTLE 0 3.1.1 counted; SETTLE 1 3.1.1 counted; COMMITTED 3.1.1 C "
+                    "n=14 [0:2 1:3] loss=2.5; WARN (the turn 3.1 is abandoned after 1 "
+                    "of 1 rounds, the parent's round is closed: 14 examples are lost); "
+                    "EVALUATE 0 3 D; EVALUATE 1 3 D");
 }
 
 /* A parent that restarted does its last evaluation again, and wants our turn still. */
@@ -434,9 +432,8 @@ static void test_failed_turn_is_retried_during_an_older_evaluation(void **state)
     start("3", 'A');
     evaluate("2", 'A');
     IS(gone(1),
-       "WARN (child 1 is gone); FAIL '3' (round 3.1 cannot reach its quorum: 0 "
-       "of 2 updates are in, 1 more may come, 2 are needed; gone: child 1); "
-       "EVALUATE 0 2 A");
+       "WARN (child 1 is gone); FAIL '3' (round 3.1 cannot reach its quorum: 0 of 2 "
+       "updates are in, 1 more may come, 2 are needed; gone: child 1); EVALUATE 0 2 A");
     IS(start("3", 'A'), "ORDER 0 3.1 A");
 }
 
@@ -459,12 +456,12 @@ static void test_initial_model(void **state)
     IS(update(1, "", 0, 5, 0), "DELIVER_INITIAL 1 '' 5; SETTLE 1  counted");
     IS(offer(1, "", 0), "REFUSE 1  (round '' is unknown)");
     IS(initial("4"), "INITIAL 1 '4'"); /* asked again: made again */
-    IS(bad(1, "4"), "SETTLE 1 4 not (its initial model is bad); FAIL '4' (child 1, "
-                    "which has the initial model, sent no usable initial model)");
+    IS(bad(1, "4"), "SETTLE 1 4 not (its update is bad); FAIL '4' (no initial model "
+                    "from child 1: it is bad)");
     initial("4");
-    IS(gone(1), "WARN (child 1 is gone); FAIL '4' (child 1, which has the initial "
-                "model, is gone)");
-    IS(initial("4"), "FAIL '4' (child 1, which has the initial model, is gone)");
+    IS(gone(1),
+       "WARN (child 1 is gone); FAIL '4' (no initial model from child 1: it is gone)");
+    IS(initial("4"), "FAIL '4' (no initial model from child 1: it is gone)");
 }
 
 static struct tiered_round_config phased(uint32_t n_children)
@@ -481,8 +478,8 @@ static void test_phases(void **state)
     (void)state;
     struct tiered_round_config config = phased(3);
     begin_ready(&config);
-    IS(start("1", 'A'), "SET half 50; SET phase 100; PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; "
-                        "PHASE 2 1.1 1.1");
+    IS(start("1", 'A'),
+       "SET half 50; SET phase 100; PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; PHASE 2 1.1 1.1");
     assert_string_equal(tiered_round_state(machine), "pre phase");
     message(0, "1.1", 1, 1);
     IS(message(0, "1.1", 1, 1), "");
