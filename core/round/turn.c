@@ -119,15 +119,13 @@ void round_on_start(struct tiered_round *r, const struct tiered_round_event *eve
         return;
     }
     r->initial_wanted = false;
-    if (!round_evaluation_closes(&r->pending_evaluate.path, &event->path)) {
-        r->pending_evaluate.set = false; /* the parent does not wait for it any more */
-    }
     if (order > 0 && round_is_busy(r)) {
         struct pending_order *pending = &r->pending_start;
         if (!pending->set || tiered_path_compare(&event->path, &pending->path) > 0) {
             *pending = (struct pending_order){true, event->path, event->base};
         }
     } else if (order > 0) {
+        r->pending_evaluate.set = false; /* the parent does not wait for it any more */
         round_abandon(r, "a newer one was ordered");
         begin_turn(r, &event->path, &event->base);
     } else {

@@ -81,6 +81,9 @@ static enum verdict judge_last(const struct tiered_round *r,
                                const struct round_child *c,
                                const struct tiered_digest *base, char reason[256])
 {
+    if (r->record.n_contributions == 0) { /* it was in, perhaps: then it is not late */
+        return because(reason, FORGO, "its round has no result");
+    }
     if (!r->config.keep_late) {
         return late(&r->last_path, reason);
     }

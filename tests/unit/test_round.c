@@ -427,6 +427,7 @@ static void test_no_result(void **state)
 {
     (void)state;
     struct tiered_round_config config = case_config(2);
+    config.keep_late = true;
     begin_ready(&config);
     start("1", 'A');
     update(0, "1.1", 'A', 1, 0);
@@ -436,6 +437,10 @@ static void test_no_result(void **state)
        "has no result); DROP 2 (its round has no result); COMMIT 1.1 A n=0 []");
     IS(committed(), "SETTLE 0 1.1 not (its round has no result); SETTLE 1 1.1 not (its "
                     "round has no result); COMMITTED 1.1 A n=0 []; DELIVER 1 A n=0");
+    /* child 0 missed the answer: its update is not late, though its base still fits */
+    IS(offer(0, "1.1", 'A'), "SETTLE 0 1.1 not (its round has no result)");
+    IS(start("2", 'A'), "ORDER 0 2.1 A; ORDER 1 2.1 A");
+    IS(offer(0, "1.1", 'A'), "SETTLE 0 1.1 not (its round has no result)");
 }
 
 /* Which of the children 0..4 were ordered, as bits. */

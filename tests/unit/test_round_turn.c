@@ -356,7 +356,7 @@ static void test_relayed_evaluation(void **state)
     IS(evaluate("1", 'B'), "DELIVER_EVALUATION 1 B n=4 accuracy=0.65");
     IS(evaluate("2", 'C'), "EVALUATE 0 2 C; EVALUATE 1 2 C");
     IS(evaluate("2", 'D'), "EVALUATE 0 2 D; EVALUATE 1 2 D"); /* the newest stands */
-    IS(evaluate("1", 'X'), ""); /* an old one, late */
+    IS(evaluate("1", 'X'), "");                               /* an old one, late */
     IS(evaluation(0, "2", 'C', 1, 0.5), "");
     IS(start("3", 'E'), "ORDER 0 3.1 E; ORDER 1 3.1 E");
     IS(evaluation(0, "2", 'D', 1, 0.5), "");
@@ -414,14 +414,16 @@ static void test_older_evaluation_waits_for_the_turn(void **state)
     IS(committed(), "SETTLE 0 3.1 counted; COMMITTED 3.1 B n=1 [0:1] loss=1; DELIVER 3 "
                     "B n=1 loss=1; EVALUATE 0 2 A");
     IS(evaluation(0, "2", 'A', 1, 0.5), "DELIVER_EVALUATION 2 A n=1 accuracy=0.5");
-    /* … unless the parent orders the turn again: it does not wait for it any more */
+    /* … unless a newer turn is ordered: the parent does not wait for it any more */
     start("4", 'C');
     IS(evaluate("3", 'C'), "");
-    IS(start("4", 'C'), "");
-    update(0, "4.1", 'C', 2, 1);
-    aggregated('D');
-    IS(committed(), "SETTLE 0 4.1 counted; COMMITTED 4.1 D n=1 [0:2] loss=2; DELIVER 4 "
-                    "D n=1 loss=2");
+    IS(start("5", 'D'),
+       "WARN (the turn 4 is abandoned after 0 of 1 rounds, a newer one "
+       "was ordered: 0 examples are lost); ORDER 0 5.1 D");
+    update(0, "5.1", 'D', 2, 1);
+    aggregated('E');
+    IS(committed(), "SETTLE 0 5.1 counted; COMMITTED 5.1 E n=1 [0:2] loss=2; DELIVER 5 "
+                    "E n=1 loss=2");
 }
 
 static void test_failed_turn_is_retried_during_an_older_evaluation(void **state)
