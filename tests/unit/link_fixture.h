@@ -63,8 +63,9 @@ struct fixture {
     struct tiered_digest model_digest;
     unsigned n_stored, n_discarded, n_models;
 
-    /* a parent made by hand */
-    struct peer *hand[4]; /* by kind of stream */
+    /* a parent by hand */
+    bool no_welcome;
+    struct peer *hands, *hand[4]; /* all; the newest by kind of stream */
     unsigned n_hand[4];
 };
 
@@ -90,8 +91,9 @@ struct peer {
     int first, last; /* bodies */
     char reason[1100];
     uint32_t code, next_block, first_block;
-    bool settled, accepted, done, welcome, ready;
+    bool settled, accepted, done, welcome, ready, begun;
     struct tiered_frame_context context;
+    struct peer *next;
 };
 
 static struct tiered_plugins *plugins;
@@ -287,6 +289,11 @@ static inline int tear_down(void **state)
     tiered_loop_destroy(f->loop);
     tiered_encoded_unref(f->received);
     tiered_encoded_unref(f->model);
+    while (f->hands) {
+        struct peer *p = f->hands;
+        f->hands = p->next;
+        free(p);
+    }
     free(f);
     return 0;
 }
@@ -456,6 +463,22 @@ static inline void note_refusal(struct peer *p, uint32_t code, const char *reaso
     snprintf(p->reason, sizeof(p->reason), "%s", reason);
 }
 
+static inline void peer_send(struct peer *p, Tiered__V1__Frame *frame)
+{
+    assert_int_equal(tiered_link_send(p->conn, &p->context, frame, NULL), 0);
+}
+
+static inline void peer_welcome(struct peer *p)
+{
+    Tiered__V1__Welcome welcome = TIERED__V1__WELCOME__INIT;
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    welcome.protocol = TIERED_PROTOCOL;
+    welcome.heartbeat_ms = p->f->heartbeat_ms;
+    frame.body_case = TIERED__V1__FRAME__BODY_WELCOME;
+    frame.welcome = &welcome;
+    peer_send(p, &frame);
+}
+
 static inline void peer_message(void *user, struct tiered_message *message)
 {
     struct peer *p = user;
@@ -482,6 +505,13 @@ static inline void peer_message(void *user, struct tiered_message *message)
         p->welcome = true;
     } else if (p->last == TIERED__V1__FRAME__BODY_BLOCK) {
         p->first_block = p->n_blocks++ == 0 ? pb->block->index : p->first_block;
+    } else if (p->last == TIERED__V1__FRAME__BODY_PULL) {
+        p->begun = true;
+        p->next_block = pb->pull->next_block;
+    } else if (p->last == TIERED__V1__FRAME__BODY_PUSH_BEGIN) {
+        p->begun = true;
+    } else if (p->last == TIERED__V1__FRAME__BODY_HELLO && !p->f->no_welcome) {
+        peer_welcome(p);
     }
     tiered_frame_finish(&frame);
     message->release(message);
@@ -514,14 +544,38 @@ static inline void peer_open(struct fixture *f, struct peer *p,
                      0);
 }
 
+static inline void hand_accept(void *user, struct tiered_conn *conn,
+                               enum tiered_stream_kind kind)
+{
+    struct fixture *f = user;
+    struct peer *p = calloc(1, sizeof(*p));
+    *p = (struct peer){.f = f,
+                       .conn = conn,
+                       .context = {.run = RUN, .node = "a", .generation = GENERATION},
+                       .next = f->hands};
+    f->hands = f->hand[kind] = p;
+    f->n_hand[kind]++;
+    tiered_conn_set_handler(conn, &peer_handler, p);
+}
+
+static inline int set_up_hand(void **state)
+{
+    struct fixture *f;
+    set_up_nets(state);
+    f = *state;
+    return tiered_net_listen(f->parent_net, f->address, hand_accept, f, NULL);
+}
+
+/** The `n`th stream of this kind, once the child has said what it wants. */
+#define HAND(f, kind, n)                                                               \
+    ({                                                                                 \
+        WAIT(f, (f)->n_hand[kind] >= (n) && (f)->hand[kind]->begun);                   \
+        (f)->hand[kind];                                                               \
+    })
+
 static inline void peer_close(struct peer *p)
 {
     tiered_conn_close(TIERED_STEAL(p->conn));
-}
-
-static inline void peer_send(struct peer *p, Tiered__V1__Frame *frame)
-{
-    assert_int_equal(tiered_link_send(p->conn, &p->context, frame, NULL), 0);
 }
 
 static inline void peer_hello_as(struct peer *p, uint32_t protocol, const char *token)
@@ -676,6 +730,7 @@ static inline int link_tests_end(void)
     return rmdir(folder) < 0;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define HAND_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_hand, tear_down)
+#define TEST(name)      cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 #endif
