@@ -81,6 +81,26 @@ static void timers_fire_by_due_time_and_can_be_cancelled(void **state)
     tiered_loop_destroy(log.loop);
 }
 
+static void each_stop_ends_one_run(void **state)
+{
+    (void)state;
+    struct log log = {0};
+    assert_int_equal(tiered_loop_create(&log.loop, NULL), 0);
+    struct step steps[3] = {{&log, 1}, {&log, 2}, {&log, 3}};
+    tiered_loop_stop(log.loop); /* before the run: it ends at once */
+    tiered_loop_post(log.loop, note_and_stop, &steps[0]);
+    assert_int_equal(tiered_loop_run(log.loop, NULL), 0);
+    assert_int_equal(log.n, 0);
+    assert_int_equal(tiered_loop_run(log.loop, NULL), 0);
+    assert_int_equal(log.n, 1);
+    tiered_loop_post(log.loop, note, &steps[1]);
+    tiered_loop_post(log.loop, note_and_stop, &steps[2]);
+    assert_int_equal(tiered_loop_run(log.loop, NULL), 0);
+    assert_int_equal(log.n, 3);
+    assert_int_equal(log.seen[2], 3);
+    tiered_loop_destroy(log.loop);
+}
+
 struct reader {
     struct tiered_loop *loop;
     int fd, other, calls;
@@ -212,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(posts_keep_their_order_across_threads),
         cmocka_unit_test(timers_fire_by_due_time_and_can_be_cancelled),
+        cmocka_unit_test(each_stop_ends_one_run),
         cmocka_unit_test(a_removed_watch_is_not_called),
         cmocka_unit_test(a_parallel_loop_runs_each_index_once),
         cmocka_unit_test(a_parallel_loop_reports_its_failure),
