@@ -289,6 +289,33 @@ static inline void begin_ready(const struct tiered_round_config *config)
     }
 }
 
+/* What COMMIT said, kept as a driver would. */
+static struct tiered_round_record saved;
+static struct tiered_counted saved_contributions[8];
+
+static inline void save(const char *path)
+{
+    const struct tiered_round_action *actions;
+    size_t n;
+    struct tiered_error err;
+    struct tiered_round_event event = {.kind = TIERED_ON_AGGREGATED,
+                                       .base = case_model(path[0])};
+    assert_int_equal(tiered_round_step(machine, &event, &actions, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(actions[0].kind, TIERED_DO_COMMIT);
+    saved = *actions[0].record;
+    memcpy(saved_contributions, saved.contributions,
+           saved.n_contributions * sizeof(*saved.contributions));
+    saved.contributions = saved_contributions;
+}
+
+static inline void restart(const struct tiered_round_config *config)
+{
+    struct tiered_error err;
+    begin(config);
+    assert_int_equal(tiered_round_restore(machine, &saved, &err), 0);
+}
+
 static int case_teardown(void **state)
 {
     (void)state;

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "round_sim_node.h"
+#include "round_sim_frames.h"
 
 #ifdef TIERED_SANITIZED
 #define SCHEDULES 10000
@@ -221,7 +221,8 @@ static bool is_void(const struct sim_world *w, const struct sim_event *e)
     case SIM_UPLOADED:
         return e->epoch != node->link;
     case SIM_DOWN:
-        return e->repeated ? !node->up : e->epoch != node->link;
+        return e->repeated && e->action != TIERED_DO_ORDER ? !node->up
+                                                           : e->epoch != node->link;
     case SIM_UP:
         return e->repeated ? !w->nodes[node->parent].up : e->epoch != node->link;
     case SIM_GONE:
