@@ -112,10 +112,10 @@ void round_on_committed(struct tiered_round *r)
     r->last_path = r->path;
     r->path = (struct tiered_path){0};
     r->open_examples = 0;
-    if (round_begin_pending(r)) {
-        return;
-    }
-    if (r->record.evaluation_due) {
+    if (round_has_pending(r)) {
+        round_announce(r, NULL);
+        round_begin_pending(r);
+    } else if (r->record.evaluation_due) {
         round_evaluate(r);
     } else {
         round_announce(r, NULL);

@@ -158,7 +158,8 @@ void round_on_stop(struct tiered_round *r);
 void round_go_on(struct tiered_round *r); /* next round, or deliver */
 void round_abandon(struct tiered_round *r, const char *why);
 void round_fail(struct tiered_round *r, const char *reason);
-bool round_begin_pending(struct tiered_round *r);
+bool round_has_pending(const struct tiered_round *r);
+void round_begin_pending(struct tiered_round *r);
 bool round_is_running(const struct tiered_round *r); /* a turn, not yet delivered */
 bool round_is_open(const struct tiered_round *r);
 bool round_is_busy(const struct tiered_round *r); /* the driver works on our state */

@@ -292,10 +292,9 @@ int tiered_round_step(struct tiered_round *r, const struct tiered_round_event *e
     r->n_actions = 0;
     if (!fenced(r, event)) {
         take(r, event);
-        if (r->pending_evaluate.set && !round_is_running(r) &&
-            r->state != ROUND_STOPPED) {
-            r->pending_evaluate.set = false;
-            round_on_evaluate(r, &r->pending_evaluate.path, &r->pending_evaluate.base);
+        if (r->state != ROUND_STOPPED && !round_is_busy(r) &&
+            (r->pending_start.set || !round_is_running(r))) {
+            round_begin_pending(r);
         }
     }
     if (r->out_of_memory) {

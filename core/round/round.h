@@ -97,8 +97,8 @@ enum tiered_round_event_kind {
                          whole, verified, screened. base none: that of its offer */
     TIERED_ON_BAD_UPDATE,     /* child, path, reason: what it pushed was refused or is
                                  unusable, or it failed at its order. While aggregating: the
-                                 driver gave     the aggregation up because of this one update,
-                                 and is told     to AGGREGATE again without it */
+                                 driver gave     the aggregation up because of this one
+                                 update,     and is told     to AGGREGATE again without it */
     TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
     TIERED_ON_AGGREGATED,     /* base: digest of the new model */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays

@@ -133,26 +133,27 @@ void round_on_start(struct tiered_round *r, const struct tiered_round_event *eve
     }
 }
 
-/* Once the driver's work is committed: take up what was ordered meanwhile and ends
-   this turn. False when nothing does. A newer START makes an evaluation moot. */
-bool round_begin_pending(struct tiered_round *r)
+/* Whether something was ordered, while the driver was busy, that ends this turn. */
+bool round_has_pending(const struct tiered_round *r)
+{
+    const struct pending_order *evaluate = &r->pending_evaluate;
+    return r->pending_start.set ||
+           (evaluate->set && round_evaluation_closes(&evaluate->path, &r->record.turn));
+}
+
+/* Take up what was ordered meanwhile. A newer START makes an evaluation moot; an
+   evaluation of an older round than the running turn's waits on. */
+void round_begin_pending(struct tiered_round *r)
 {
     struct pending_order start = r->pending_start, evaluate = r->pending_evaluate;
-    r->pending_start.set = false;
     if (start.set) {
-        r->pending_evaluate.set = false;
-        round_announce(r, NULL);
+        r->pending_start.set = r->pending_evaluate.set = false;
         round_abandon(r, "a newer one was ordered");
         begin_turn(r, &start.path, &start.base);
-        return true;
-    }
-    if (evaluate.set && round_evaluation_closes(&evaluate.path, &r->record.turn)) {
+    } else if (evaluate.set) {
         r->pending_evaluate.set = false;
-        round_announce(r, NULL);
         round_on_evaluate(r, &evaluate.path, &evaluate.base);
-        return true;
     }
-    return false;
 }
 
 void round_on_delivered(struct tiered_round *r, const struct tiered_path *path)

@@ -17,6 +17,8 @@ struct world {
     uint32_t live;    /* handles that are stored, as bits */
     uint32_t folding; /* … that AGGREGATE named */
     uint64_t counted; /* (child, path) that durable records hold, as bits */
+    uint32_t
+        ordered; /* the newest turn that the parent ordered and we did not forget */
     bool aggregating, committing, has_record;
     struct tiered_round_record record;
     struct tiered_counted contributions[MOST_CHILDREN];
@@ -47,6 +49,7 @@ static uint64_t fingerprint(const struct world *w)
     mix_machine(&h, w->machine);
     mix(&h, w->live);
     mix(&h, w->counted);
+    mix(&h, w->ordered);
     mix(&h, w->aggregating * 4u + w->committing * 2u + w->has_record);
     mix(&h, w->crashes + 8 * (w->deaths +
                               8 * (w->newer + 8 * (w->evaluations + 8 * w->losses))));
@@ -190,6 +193,12 @@ static void feed_order(struct world *w, enum tiered_round_event_kind kind,
                 .kind = kind, .path = {1, {turn}}, .base = model(base)});
 }
 
+static void start(struct world *w, uint32_t turn)
+{
+    w->ordered = turn > w->ordered ? turn : w->ordered;
+    feed_order(w, TIERED_ON_START, turn, 'A');
+}
+
 static void offer(struct world *w, uint32_t child, const struct tiered_path *path,
                   struct tiered_digest base)
 {
@@ -224,6 +233,21 @@ static void aggregated(struct world *w, bool result)
     feed(w, (struct tiered_round_event){
                 .kind = result ? TIERED_ON_AGGREGATED : TIERED_ON_NOT_AGGREGATED,
                 .base = model((char)('B' + w->machine->record.total_rounds))});
+}
+
+/* The first of the folded updates cannot be used. */
+static void unusable(struct world *w)
+{
+    uint32_t child = 0;
+    while (!(w->machine->children[child].member == MEMBER_IN ||
+             w->machine->children[child].member == MEMBER_DROPPED)) {
+        child++;
+    }
+    w->aggregating = false;
+    feed(w,
+         (struct tiered_round_event){.kind = TIERED_ON_BAD_UPDATE,
+                                     .child = child,
+                                     .path = w->machine->children[child].update_path});
 }
 
 static void committed(struct world *w)
@@ -270,7 +294,7 @@ static void crash(struct world *w)
     }
     tiered_round_destroy(w->machine);
     w->machine = fresh;
-    w->live = w->folding = 0;
+    w->live = w->folding = w->ordered = 0;
     w->aggregating = w->committing = false;
     memset(w->receiving, 0, sizeof(w->receiving));
     w->crashes--;
@@ -320,16 +344,16 @@ static bool happen_to_child(struct world *w, uint32_t child, uint32_t what)
 }
 
 #define CHILD_CHOICES 9
-#define NODE_CHOICES  10
+#define NODE_CHOICES  11
 
 static bool happen_to_node(struct world *w, uint32_t what)
 {
     struct tiered_round *r = w->machine;
     switch (what) {
     case 0:
-        return (feed_order(w, TIERED_ON_START, 1, 'A'), true);
+        return (start(w, 1), true);
     case 1:
-        return w->newer && (w->newer--, feed_order(w, TIERED_ON_START, 2, 'A'), true);
+        return w->newer && (w->newer--, start(w, 2), true);
     case 2:
         return w->evaluations &&
                (w->evaluations--, feed_order(w, TIERED_ON_EVALUATE, 1, 'E'), true);
@@ -345,6 +369,8 @@ static bool happen_to_node(struct world *w, uint32_t what)
     case 8:
     case 9:
         return r->timers[what - 6].armed && (fire(w, (int)what - 6), true);
+    case 10:
+        return w->aggregating && (unusable(w), true);
     default:
         return false;
     }
@@ -388,7 +414,7 @@ static bool fair_step(struct world *w)
         }
     }
     if (r->state == ROUND_IDLE) {
-        feed_order(w, TIERED_ON_START, r->have_turn ? r->record.turn.n[0] : 1, 'A');
+        start(w, r->have_turn ? r->record.turn.n[0] : 1);
         return true;
     }
     return false;
@@ -417,6 +443,7 @@ static void complete(const struct world *from)
     assert_true(w.machine->state != ROUND_FAILED ||
                 strstr(w.machine->failure, "gone") ||
                 strstr(w.machine->failure, "bad: ") || config.pre.steps);
+    assert_true(w.machine->record.turn.n[0] >= w.ordered);
     tiered_round_destroy(w.machine);
     n_completions++;
 }

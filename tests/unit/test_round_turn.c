@@ -66,6 +66,22 @@ static void test_newer_start_waits_for_the_driver(void **state)
                     "4 examples are lost); ORDER 0 3.1 C");
 }
 
+static void test_newer_start_after_a_failed_aggregation(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    IS(start("2", 'C'), "");
+    IS(bad(0, "1.1"),
+       "DROP 1 (its update is bad); SETTLE 0 1.1 not (its update is bad); WARN (child "
+       "0 "
+       "counts as missing in round 1.1: its update is bad); FAIL '1' (round 1.1 cannot "
+       "reach its quorum: 0 of 1 updates are in, 0 more may come, 1 are needed; bad: "
+       "child 0); ORDER 0 2.1 C");
+}
+
 static void test_restart_in_a_turn(void **state)
 {
     (void)state;
@@ -324,6 +340,7 @@ int main(void)
         cmocka_unit_test(test_same_start_again),
         cmocka_unit_test(test_newer_start_abandons),
         cmocka_unit_test(test_newer_start_waits_for_the_driver),
+        cmocka_unit_test(test_newer_start_after_a_failed_aggregation),
         cmocka_unit_test(test_restart_in_a_turn),
         cmocka_unit_test(test_restart_after_a_turn),
         cmocka_unit_test(test_restart_into_a_newer_turn),
