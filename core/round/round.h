@@ -95,10 +95,10 @@ enum tiered_round_event_kind {
     TIERED_ON_OFFER,       /* child, path, generation, base: wants to push an update */
     TIERED_ON_UPDATE, /* child, path, base, update (a handle), num_examples, metrics:
                          whole, verified, screened. base none: that of its offer */
-    TIERED_ON_BAD_UPDATE,     /* child, path, reason: what it pushed was refused or is
-                                 unusable, or it failed at its order. While aggregating: the
-                                 driver gave     the aggregation up because of this one
-                                 update,     and is told     to AGGREGATE again without it */
+    /* child, path, reason: what it pushed was refused or is unusable, or it failed at
+       its order. With `update`, a stored one, while aggregating: the driver gave the
+       aggregation up because of it, and is told to AGGREGATE again without it */
+    TIERED_ON_BAD_UPDATE,
     TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
     TIERED_ON_AGGREGATED,     /* base: digest of the new model */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays

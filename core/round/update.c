@@ -353,7 +353,7 @@ void round_on_bad_update(struct tiered_round *r, const struct tiered_round_event
         return;
     }
     if (round_is_open(r) && stored) {
-        if (r->state == ROUND_AGGREGATING && tiered_path_equal(path, &c->update_path)) {
+        if (r->state == ROUND_AGGREGATING && event->update == c->update) {
             bad_in_aggregation(r, event->child, reason);
         }
         return; /* otherwise another copy of what is stored in order */

@@ -213,6 +213,12 @@ static inline const char *bad(uint32_t child, const char *path)
 {
     return FEED(.kind = TIERED_ON_BAD_UPDATE, .child = child, .path = case_path(path));
 }
+/* … found while folding it. */
+static inline const char *unusable(uint32_t child, const char *path, uint64_t handle)
+{
+    return FEED(.kind = TIERED_ON_BAD_UPDATE, .child = child, .path = case_path(path),
+                .update = handle, .reason = "a checksum is wrong");
+}
 static inline const char *message(uint32_t child, const char *path, uint32_t phase,
                                   uint32_t step)
 {

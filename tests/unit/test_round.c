@@ -336,11 +336,13 @@ static void test_bad_while_aggregating(void **state)
     update(0, "1.1", 'A', 1, 1);
     update(1, "1.1", 'A', 2, 2);
     update(2, "1.1", 'A', 3, 4);
-    IS(bad(1, "1.1"), "DROP 2 (its update is bad); SETTLE 1 1.1 not (its update is "
-                      "bad); WARN (child 1 counts as missing in round 1.1: its update "
-                      "is bad); AGGREGATE 1.1 A [0:1 2:3]");
+    IS(bad(1, "1.1"), ""); /* a second copy */
+    IS(unusable(1, "1.1", 2),
+       "DROP 2 (a checksum is wrong); SETTLE 1 1.1 not (a checksum is wrong); WARN "
+       "(child 1 counts as missing in round 1.1: a checksum is wrong); AGGREGATE 1.1 A "
+       "[0:1 2:3]");
     IS(aggregated('B'), "COMMIT 1.1 B n=5 [0:1 2:3]");
-    IS(bad(0, "1.1"), ""); /* too late to say so */
+    IS(unusable(0, "1.1", 1), ""); /* too late to say so */
 }
 
 static void test_late_is_dropped(void **state)
