@@ -169,8 +169,11 @@ static void sim_on_verdict(struct sim_world *w, const struct sim_event *e)
 
 static void sim_on_aggregated(struct sim_world *w, const struct sim_event *e)
 {
-    struct tiered_round_event event = {
-        .kind = e->event, .base = e->base, .path = e->path, .child = e->phase};
+    struct tiered_round_event event = {.kind = e->event,
+                                       .base = e->base,
+                                       .path = e->path,
+                                       .child = e->phase,
+                                       .update = e->push};
     if (e->event == TIERED_ON_AGGREGATED && e->num_examples == 0) {
         event.kind = TIERED_ON_NOT_AGGREGATED;
     }

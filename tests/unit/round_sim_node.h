@@ -246,6 +246,7 @@ static void sim_aggregate(struct sim_world *w, uint32_t id,
         event.event = TIERED_ON_BAD_UPDATE;
         event.path = node->folding[0].path;
         event.phase = node->folding[0].child;
+        event.push = node->folding[0].handle;
     }
     sim_later(w, id, event, sim_delay(w));
 }

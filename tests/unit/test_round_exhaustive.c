@@ -243,11 +243,12 @@ static void unusable(struct world *w)
              w->machine->children[child].member == MEMBER_DROPPED)) {
         child++;
     }
+    const struct round_child *c = &w->machine->children[child];
     w->aggregating = false;
-    feed(w,
-         (struct tiered_round_event){.kind = TIERED_ON_BAD_UPDATE,
-                                     .child = child,
-                                     .path = w->machine->children[child].update_path});
+    feed(w, (struct tiered_round_event){.kind = TIERED_ON_BAD_UPDATE,
+                                        .child = child,
+                                        .path = c->update_path,
+                                        .update = c->update});
 }
 
 static void committed(struct world *w)

@@ -74,12 +74,11 @@ static void test_newer_start_after_a_failed_aggregation(void **state)
     start("1", 'A');
     update(0, "1.1", 'A', 1, 4);
     IS(start("2", 'C'), "");
-    IS(bad(0, "1.1"),
-       "DROP 1 (its update is bad); SETTLE 0 1.1 not (its update is bad); WARN (child "
-       "0 "
-       "counts as missing in round 1.1: its update is bad); FAIL '1' (round 1.1 cannot "
-       "reach its quorum: 0 of 1 updates are in, 0 more may come, 1 are needed; bad: "
-       "child 0); ORDER 0 2.1 C");
+    IS(unusable(0, "1.1", 1),
+       "DROP 1 (a checksum is wrong); SETTLE 0 1.1 not (a checksum is wrong); WARN "
+       "(child 0 counts as missing in round 1.1: a checksum is wrong); FAIL '1' (round "
+       "1.1 cannot reach its quorum: 0 of 1 updates are in, 0 more may come, 1 are "
+       "needed; bad: child 0); ORDER 0 2.1 C");
 }
 
 static void test_restart_in_a_turn(void **state)
