@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's own session with the orchestrator: assignment, events, heartbeats, the
+   end. */
+#include "agents/agent.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "agents/node.h"
+#include "core/base/log.h"
+
+#define MOST_EVENTS                                                                    \
+    100000 /* kept while the orchestrator is away; then the oldest go                  \
+            */
+#define ORPHAN_MS 60000
+
+struct event {
+    struct event *next;
+    char *json;
+};
+
+/* ---- events ---- */
+
+static int send_event(struct agent *agent, const struct event *event,
+                      struct tiered_error *err)
+{
+    Tiered__V1__Event pb = TIERED__V1__EVENT__INIT;
+    pb.json = event->json;
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_EVENT;
+    frame.event = &pb;
+    return tiered_uplink_send(agent->session, NULL, &frame, err);
+}
+
+static void pop_event(struct agent *agent)
+{
+    struct event *first = agent->events;
+    agent->events = first->next;
+    if (!agent->events) {
+        agent->events_last = &agent->events;
+    }
+    agent->n_events--;
+    free(first->json);
+    free(first);
+}
+
+static void flush_events(struct agent *agent)
+{
+    struct tiered_error err;
+    while (agent->events && tiered_uplink_connected(agent->session)) {
+        if (send_event(agent, agent->events, &err) < 0) {
+            if (err.code == TIERED_ESTATE) {
+                return; /* not connected any more: later */
+            }
+            tiered_log(TIERED_LOG_ERROR, "agent", NULL, "an event was lost: %s",
+                       err.text);
+        }
+        pop_event(agent);
+    }
+}
+
+void agent_event(struct agent *agent, const char *name, json_t *fields)
+{
+    char now[32];
+    tiered_wall_text(now);
+    json_object_set_new(fields, "event", json_string(name));
+    json_object_set_new(fields, "time", json_string(now));
+    json_object_set_new(fields, "agent", json_string(agent->config.name));
+    struct event *event = calloc(1, sizeof(*event));
+    if (!event || !(event->json = json_dumps(fields, JSON_COMPACT))) {
+        abort();
+    }
+    json_decref(fields);
+    *agent->events_last = event;
+    agent->events_last = &event->next;
+    if (++agent->n_events > MOST_EVENTS) {
+        pop_event(agent);
+    }
+    flush_events(agent);
+}
+
+void agent_node_failed(struct agent *agent, const char *node,
+                       const struct tiered_error *err)
+{
+    const struct tiered_log_context where = {.node = node};
+    tiered_log(TIERED_LOG_ERROR, "node", &where, "%s", err->text);
+    agent_event(agent, "node_failed",
+                json_pack("{s:s, s:s}", "node", node, "reason", err->text));
+}
+
+/* ---- the end ---- */
+
+void agent_check_stopped(struct agent *agent)
+{
+    if (!agent->stopping) {
+        return;
+    }
+    for (size_t i = 0; i < agent->n_nodes; i++) {
+        if (agent->nodes[i]->jobs > 0) {
+            return;
+        }
+    }
+    tiered_loop_stop(agent->loop);
+}
+
+static void stop(struct agent *agent, const char *why)
+{
+    if (agent->stopping) {
+        return;
+    }
+    tiered_log(TIERED_LOG_INFO, "agent", NULL, "stops: %s", why);
+    agent->stopping = true;
+    for (size_t i = 0; i < agent->n_nodes; i++) {
+        node_close(agent->nodes[i]);
+    }
+    agent_check_stopped(agent);
+}
+
+static void on_signal(void *arg, int number)
+{
+    struct agent *agent = arg;
+    if (agent->stopping) {
+        _exit(128 + number); /* asked twice: do not wait for the jobs */
+    }
+    stop(agent, strsignal(number));
+}
+
+/* ---- the assignment ---- */
+
+static Tiered__V1__Assignment *copy_assignment(const Tiered__V1__Assignment *from)
+{
+    size_t size = tiered__v1__assignment__get_packed_size(from);
+    uint8_t *packed = malloc(size ? size : 1);
+    if (!packed) {
+        return NULL;
+    }
+    tiered__v1__assignment__pack(from, packed);
+    Tiered__V1__Assignment *copy = tiered__v1__assignment__unpack(NULL, size, packed);
+    free(packed);
+    return copy;
+}
+
+static int start_server(struct agent *agent, struct tiered_error *err)
+{
+    const Tiered__V1__Assignment *a = agent->assignment;
+    const char *listen = NULL;
+    for (size_t i = 0; i < a->n_nodes && !listen; i++) {
+        listen = a->nodes[i]->listen[0] ? a->nodes[i]->listen : NULL;
+    }
+    if (!listen) {
+        return 0;
+    }
+    const struct tiered_server_config config = {
+        .loop = agent->loop,
+        .net = agent->net,
+        .address = listen,
+        .run = a->run,
+        .token = a->token,
+        .generation = a->generation,
+        .heartbeat_ms = HEARTBEAT_MS,
+        .silence_ms = SILENCE_MS,
+    };
+    return tiered_server_create(&config, &agent->server, err);
+}
+
+static void start_nodes(struct agent *agent)
+{
+    const Tiered__V1__Assignment *a = agent->assignment;
+    struct tiered_error err;
+    agent->nodes = calloc(a->n_nodes ? a->n_nodes : 1, sizeof(struct node *));
+    if (!agent->nodes) {
+        abort();
+    }
+    if (start_server(agent, &err) < 0) {
+        for (size_t i = 0; i < a->n_nodes; i++) {
+            agent_node_failed(agent, a->nodes[i]->node, &err);
+        }
+        return;
+    }
+    for (size_t i = 0; i < a->n_nodes; i++) {
+        if (node_create(agent, a->nodes[i], &agent->nodes[agent->n_nodes], &err) == 0) {
+            agent->n_nodes++;
+        } else {
+            agent_node_failed(agent, a->nodes[i]->node, &err);
+        }
+    }
+}
+
+static void take_assignment(struct agent *agent, const Tiered__V1__Assignment *a)
+{
+    if (agent->assignment) {
+        if (strcmp(agent->assignment->run, a->run) != 0 ||
+            agent->assignment->generation != a->generation) {
+            stop(agent, "another run or generation was assigned");
+        }
+        return; /* the same again, after a reconnect */
+    }
+    agent->assignment = copy_assignment(a);
+    if (!agent->assignment) {
+        abort();
+    }
+    tiered_log(TIERED_LOG_INFO, "agent", NULL, "run '%s': %zu nodes", a->run,
+               a->n_nodes);
+    start_nodes(agent);
+}
+
+static void take_gone(struct agent *agent, const char *child)
+{
+    for (size_t i = 0; i < agent->n_nodes; i++) {
+        agent->nodes[i]->work->gone(agent->nodes[i], child);
+    }
+}
+
+static void on_frame(void *user, const struct tiered_frame *frame)
+{
+    struct agent *agent = user;
+    switch (frame->pb->body_case) {
+    case TIERED__V1__FRAME__BODY_ASSIGNMENT:
+        take_assignment(agent, frame->pb->assignment);
+        break;
+    case TIERED__V1__FRAME__BODY_ORDER:
+        if (frame->pb->order->kind == TIERED__V1__ORDER__KIND__STOP) {
+            stop(agent, "the run is over");
+        }
+        break;
+    case TIERED__V1__FRAME__BODY_GONE:
+        take_gone(agent, frame->pb->gone->node);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the session ---- */
+
+static void orphaned(void *arg)
+{
+    stop(arg, "the orchestrator did not come back");
+}
+
+static void on_connected(void *user)
+{
+    struct agent *agent = user;
+    tiered_loop_cancel(agent->loop, &agent->orphan);
+    flush_events(agent);
+}
+
+static void on_lost(void *user, const char *why)
+{
+    struct agent *agent = user;
+    uint64_t ms = agent->assignment ? agent->assignment->orphan_timeout_ms : ORPHAN_MS;
+    tiered_log(TIERED_LOG_WARN, "agent", NULL,
+               "the orchestrator is away (%s); goes on with its assignment", why);
+    tiered_loop_timer(agent->loop, &agent->orphan, ms, orphaned, agent);
+}
+
+static void on_refused(void *user, enum tiered_code code, const char *reason)
+{
+    (void)user;
+    (void)code;
+    tiered_log(TIERED_LOG_ERROR, "agent", NULL, "the orchestrator refused: %s", reason);
+}
+
+#define MOST_STATES 1000 /* nodes told of in one heartbeat */
+
+struct beat {
+    Tiered__V1__NodeState states[MOST_STATES];
+    Tiered__V1__NodeState *pointers[MOST_STATES];
+};
+
+static void fill_heartbeat(void *user, Tiered__V1__Heartbeat *heartbeat)
+{
+    static struct beat *beat; /* one agent a process; made at the first heartbeat */
+    struct agent *agent = user;
+    size_t n = agent->n_nodes < MOST_STATES ? agent->n_nodes : MOST_STATES;
+    if (n == 0 || (!beat && !(beat = malloc(sizeof(*beat))))) {
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct node *node = agent->nodes[i];
+        tiered__v1__node_state__init(&beat->states[i]);
+        beat->states[i].node = node->as->node;
+        tiered_uplink_bytes(node->uplink, &beat->states[i].bytes_up,
+                            &beat->states[i].bytes_down);
+        node->work->state(node, &beat->states[i]);
+        beat->pointers[i] = &beat->states[i];
+    }
+    heartbeat->n_nodes = n;
+    heartbeat->nodes = beat->pointers;
+}
+
+static const struct tiered_uplink_owner session_owner = {
+    .connected = on_connected,
+    .lost = on_lost,
+    .refused = on_refused,
+    .frame = on_frame,
+    .heartbeat = fill_heartbeat,
+};
+
+/* ---- life ---- */
+
+static int open_net(struct agent *agent, struct tiered_error *err)
+{
+    const struct tiered_loaded *transport;
+    if (strncmp(agent->config.orchestrator, "unix:", 5) != 0) {
+        return tiered_fail(err, TIERED_ENOTSUP,
+                           "address '%s': this version speaks 'unix:PATH' alone",
+                           agent->config.orchestrator);
+    }
+    agent->plugins = tiered_plugins_create(agent->config.plugins, err);
+    if (!agent->plugins || tiered_plugins_get(agent->plugins, "unix", TIERED_TRANSPORT,
+                                              &transport, err) < 0) {
+        return -1;
+    }
+    return tiered_net_create(transport, NULL, agent->loop, NULL, &agent->net, err);
+}
+
+static int open_session(struct agent *agent, struct tiered_error *err)
+{
+    const struct tiered_uplink_config config = {
+        .loop = agent->loop,
+        .net = agent->net,
+        .address = agent->config.orchestrator,
+        .run = "",
+        .node = "",
+        .agent = agent->config.name,
+        .token = agent->config.token,
+        .silence_ms = SILENCE_MS,
+    };
+    return tiered_uplink_create(&config, &session_owner, agent, &agent->session, err);
+}
+
+static void agent_finish(struct agent *agent)
+{
+    tiered_pool_destroy(agent->trainers); /* they use what nodes own */
+    tiered_pool_destroy(agent->workers);
+    for (size_t i = 0; i < agent->n_nodes; i++) {
+        node_destroy(agent->nodes[i]);
+    }
+    free(agent->nodes);
+    tiered_server_destroy(agent->server);
+    tiered_uplink_destroy(agent->session);
+    tiered_net_destroy(agent->net);
+    tiered_plugins_destroy(agent->plugins);
+    while (agent->events) {
+        pop_event(agent);
+    }
+    if (agent->assignment) {
+        tiered__v1__assignment__free_unpacked(agent->assignment, NULL);
+    }
+    tiered_loop_destroy(agent->loop);
+}
+
+int agent_run(const struct agent_config *config, struct tiered_error *err)
+{
+    struct agent agent = {.config = *config};
+    agent.events_last = &agent.events;
+    int result = -1;
+    if (tiered_mkdirs(config->state, 0700, err) == 0 &&
+        tiered_loop_create(&agent.loop, err) == 0 &&
+        tiered_loop_signals(agent.loop, false, on_signal, &agent, err) == 0 &&
+        tiered_pool_create(0, &agent.workers, err) == 0 &&
+        tiered_pool_create(0, &agent.trainers, err) == 0 &&
+        open_net(&agent, err) == 0 && open_session(&agent, err) == 0) {
+        tiered_loop_timer(agent.loop, &agent.orphan, ORPHAN_MS, orphaned, &agent);
+        result = tiered_loop_run(agent.loop, err);
+    }
+    agent_finish(&agent);
+    return result;
+}

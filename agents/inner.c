@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An inner node: its life, and what its parent says. */
+#include "agents/inner.h"
+
+#include <math.h>
+
+#include "core/base/log.h"
+
+static struct inner *inner_of(struct node *node)
+{
+    return node->self;
+}
+
+void inner_log(const struct inner *inner, enum tiered_level level, const char *text)
+{
+    char path[192];
+    tiered_path_text(&inner->open, path);
+    const struct tiered_log_context where = {
+        .tier = inner->node->as->tier, .node = inner->node->as->node, .path = path};
+    tiered_log(level, "round", &where, "%s", text);
+}
+
+struct tiered_round_event inner_event(const struct inner *inner,
+                                      enum tiered_round_event_kind kind, uint32_t child)
+{
+    return (struct tiered_round_event){
+        .kind = kind,
+        .child = child,
+        .generation = inner->node->agent->assignment->generation,
+    };
+}
+
+/* ---- updates ---- */
+
+struct inner_update *inner_find(struct inner *inner, uint64_t handle)
+{
+    struct inner_update *u = inner->updates;
+    while (u && u->handle != handle) {
+        u = u->next;
+    }
+    return u;
+}
+
+void inner_release(struct inner *inner, struct inner_update *update)
+{
+    if (!update->dropped || update->in_use > 0) {
+        return;
+    }
+    struct inner_update **at = &inner->updates;
+    while (*at != update) {
+        at = &(*at)->next;
+    }
+    *at = update->next;
+    tiered_spool_release(inner->spool, update->encoded);
+    free(update);
+}
+
+void inner_drop(struct inner *inner, uint64_t handle)
+{
+    struct inner_update *update = inner_find(inner, handle);
+    if (update) {
+        update->dropped = true;
+        inner_release(inner, update);
+    }
+}
+
+/* ---- what the parent says ---- */
+
+static void start_turn(struct inner *inner, const struct tiered_path *path)
+{
+    inner->in_turn = true;
+    inner->turn = *path;
+    tiered_model_unref(inner->turn_base);
+    tiered_model_unref(inner->current);
+    inner->turn_base = tiered_model_ref(inner->node->model);
+    inner->current = tiered_model_ref(inner->node->model);
+}
+
+static void inner_train(struct node *node, const struct tiered_path *path)
+{
+    struct inner *inner = inner_of(node);
+    int order = inner->in_turn ? tiered_path_compare(path, &inner->turn) : 1;
+    if (order < 0) {
+        node->train.active = false; /* long over */
+        return;
+    }
+    if (order > 0) {
+        start_turn(inner, path);
+    }
+    struct tiered_round_event event = inner_event(inner, TIERED_ON_START, 0);
+    event.path = *path;
+    event.base = inner->turn_base->digest;
+    inner_step(inner, &event);
+}
+
+static void inner_evaluate(struct node *node, const struct tiered_path *path)
+{
+    struct inner *inner = inner_of(node);
+    struct tiered_round_event event = inner_event(inner, TIERED_ON_EVALUATE, 0);
+    event.path = *path;
+    event.base = node->model->digest;
+    inner_step(inner, &event);
+}
+
+static void inner_initial(struct node *node, const struct tiered_path *path)
+{
+    struct inner *inner = inner_of(node);
+    struct tiered_round_event event = inner_event(inner, TIERED_ON_INITIAL, 0);
+    event.path = *path;
+    inner_step(inner, &event);
+}
+
+static void inner_settled(struct node *node, const struct tiered_path *path)
+{
+    struct inner *inner = inner_of(node);
+    struct tiered_round_event event = inner_event(inner, TIERED_ON_DELIVERED, 0);
+    event.path = *path;
+    inner_step(inner, &event);
+}
+
+static void inner_abandon(struct node *node, const struct tiered_path *path)
+{
+    (void)node;
+    (void)path; /* the next start abandons the turn in the machine */
+}
+
+static const char *child_name(void *user, uint32_t child)
+{
+    struct inner *inner = user;
+    return inner->children[child];
+}
+
+static void inner_state(struct node *node, Tiered__V1__NodeState *state)
+{
+    struct inner *inner = inner_of(node);
+    state->state = (char *)tiered_round_state(inner->machine);
+    tiered_round_why(inner->machine, child_name, inner, inner->why, sizeof(inner->why));
+    state->why = inner->why;
+    state->path = inner->open.n;
+    state->n_path = inner->open.depth;
+}
+
+static void inner_gone(struct node *node, const char *child)
+{
+    struct inner *inner = inner_of(node);
+    for (uint32_t i = 0; i < node->as->n_children; i++) {
+        if (strcmp(inner->children[i], child) == 0) {
+            struct tiered_round_event event =
+                inner_event(inner, TIERED_ON_CHILD_GONE, i);
+            inner_step(inner, &event);
+        }
+    }
+}
+
+/* ---- life ---- */
+
+static void inner_close(struct node *node)
+{
+    struct inner *inner = inner_of(node);
+    for (size_t i = 0; i < TIERED_COUNT(inner->timers); i++) {
+        tiered_loop_cancel(node->agent->loop, &inner->timers[i]);
+    }
+}
+
+static void inner_destroy(struct node *node)
+{
+    struct inner *inner = inner_of(node);
+    tiered_downlink_destroy(inner->downlink);
+    while (inner->updates) {
+        inner->updates->dropped = true;
+        inner->updates->in_use = 0;
+        inner_release(inner, inner->updates);
+    }
+    for (int i = 0; i < INNER_PUBLISHED; i++) {
+        tiered_model_unref(inner->published[i].model);
+        tiered_encoded_unref(inner->published[i].encoded);
+    }
+    tiered_model_unref(inner->turn_base);
+    tiered_model_unref(inner->current);
+    tiered_model_unref(inner->aggregated);
+    tiered_round_destroy(inner->machine);
+    tiered_strategy_destroy(inner->strategy);
+    tiered_spool_close(inner->spool);
+    free(inner->strategy_uses);
+    free(inner->child_up);
+    free(inner->child_down);
+    free(inner->children);
+    free(inner->queue);
+    free(inner);
+}
+
+static const struct node_work inner_work = {
+    .train = inner_train,
+    .evaluate = inner_evaluate,
+    .initial = inner_initial,
+    .settled = inner_settled,
+    .abandon = inner_abandon,
+    .state = inner_state,
+    .gone = inner_gone,
+    .close = inner_close,
+    .destroy = inner_destroy,
+};
+
+static int create_machine(struct inner *inner, struct tiered_error *err)
+{
+    const Tiered__V1__NodeAssignment *as = inner->node->as;
+    const Tiered__V1__RoundRules *rules = as->rules;
+    if (!rules) {
+        return tiered_fail(err, TIERED_EPEER, "an inner node without round rules");
+    }
+    struct tiered_round_config config = {
+        .node = as->node,
+        .n_children = (uint32_t)as->n_children,
+        .rounds_per_parent = rules->rounds_per_parent,
+        .sample = rules->sample,
+        .quorum = rules->quorum,
+        .deadline_ms = rules->deadline_ms,
+        .keep_late = rules->keep_late,
+        .evaluate_every = rules->evaluate_every,
+        .stop_at = rules->stop_at,
+        .stop_sign = rules->stop_sign,
+        .seed = inner->node->agent->assignment->seed,
+        .generation = inner->node->agent->assignment->generation,
+        .initial_child = as->initial_child,
+        .children = inner->children,
+    };
+    snprintf(config.stop_metric, sizeof(config.stop_metric), "%s", rules->stop_metric);
+    return tiered_round_create(&config, &inner->machine, err);
+}
+
+/* Go on from the last commit, if there is one. */
+static int restore(struct inner *inner, struct tiered_error *err)
+{
+    struct node *node = inner->node;
+    struct tiered_round_record record;
+    int found = store_load(node->folder, node->agent->assignment->run, &record, err);
+    if (found < 0) {
+        return -1;
+    }
+    store_sweep(node->folder, found ? &record : NULL);
+    if (!found) {
+        return 0;
+    }
+    int result = -1;
+    TIERED_FREE char *state = store_optimizer_path(node->folder, record.total_rounds);
+    if (!state) {
+        tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (state &&
+        store_model(node->folder, &record.turn_base, &inner->turn_base, err) == 0 &&
+        store_model(node->folder, &record.model, &inner->current, err) == 0 &&
+        (!tiered_strategy_has_state(inner->strategy) ||
+         tiered_strategy_load(inner->strategy, state, inner->current->layout, err) ==
+             0) &&
+        tiered_round_restore(inner->machine, &record, err) == 0) {
+        inner->in_turn = true;
+        inner->turn = record.turn;
+        node->model = tiered_model_ref(inner->turn_base);
+        inner_log(inner, TIERED_LOG_INFO, "goes on from its last committed round");
+        result = 0;
+    }
+    store_record_finish(&record);
+    return result;
+}
+
+static int open_parts(struct inner *inner, struct tiered_error *err)
+{
+    struct node *node = inner->node;
+    const Tiered__V1__NodeAssignment *as = node->as;
+    TIERED_FREE char *spool = NULL;
+    if (asprintf(&spool, "%s/spool", node->folder) < 0) {
+        spool = NULL;
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (tiered_spool_open(spool, as->memory_bytes, &inner->spool, err) < 0 ||
+        node_uses(node->agent, as->strategy, as->n_strategy, (enum tiered_kind)0,
+                  &inner->strategy_uses, err) < 0 ||
+        node_uses(node->agent, as->child_uplink, as->n_child_uplink, TIERED_FILTER,
+                  &inner->child_up, err) < 0 ||
+        node_uses(node->agent, as->child_downlink, as->n_child_downlink, TIERED_FILTER,
+                  &inner->child_down, err) < 0) {
+        return -1;
+    }
+    return tiered_strategy_create(inner->strategy_uses, as->n_strategy, &inner->hosting,
+                                  &inner->strategy, err);
+}
+
+int inner_create(struct node *node, struct tiered_error *err)
+{
+    const Tiered__V1__NodeAssignment *as = node->as;
+    struct inner *inner = calloc(1, sizeof(*inner));
+    if (!inner) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    inner->node = node;
+    node->self = inner;
+    node->work = &inner_work;
+    tiered_hosting_init(&inner->hosting, node->hosting.run_seed, "strategy", as->tier,
+                        as->node, "");
+    inner->children = calloc(as->n_children + 1, sizeof(*inner->children));
+    if (!inner->children) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < as->n_children; i++) {
+        inner->children[i] = as->children[i];
+    }
+    if (open_parts(inner, err) < 0 || create_machine(inner, err) < 0 ||
+        restore(inner, err) < 0) {
+        return -1;
+    }
+    node_ready(node, false, "its children are not ready");
+    return tiered_downlink_create(node->agent->server, inner->children,
+                                  (uint32_t)as->n_children, &inner_downlink_owner,
+                                  inner, &inner->downlink, err);
+}

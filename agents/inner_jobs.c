@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an inner node does on the worker pool: screen an arrived update, aggregate,
+   commit, encode a model for the children. */
+#include "agents/inner.h"
+
+#include <math.h>
+
+/* ---- screening ---- */
+
+struct screen_job {
+    struct node_job job;
+    struct inner *inner;
+    struct inner_update *update;
+    struct tiered_push *push;
+    bool bad_numbers;
+};
+
+/* Every block must decode, and hold finite values unless the topology allows others. */
+static void screen_run(struct node_job *base)
+{
+    struct screen_job *job = (struct screen_job *)base;
+    struct node *node = base->node;
+    const struct inner *inner = job->inner;
+    bool initial = job->update->initial;
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
+    base->result = tiered_decoder_create(
+        initial ? NULL : inner->child_up, initial ? 0 : node->as->n_child_uplink,
+        &inner->hosting, job->update->encoded, &decoder, &base->err);
+    if (base->result == 0) {
+        base->result = tiered_decoder_screen(decoder, node->agent->workers, &base->err);
+        job->bad_numbers = base->result < 0 && base->err.code == TIERED_ERANGE;
+    }
+    if (job->bad_numbers && node->as->on_bad_update == TIERED_ALLOW_BAD) {
+        base->result = 0;
+    }
+}
+
+static void screen_done(struct node_job *base)
+{
+    struct screen_job *job = (struct screen_job *)base;
+    struct inner *inner = job->inner;
+    struct inner_update *update = job->update;
+    update->in_use--;
+    if (base->node->closing) {
+        free(job);
+        return;
+    }
+    struct tiered_round_event event = {
+        .kind = TIERED_ON_UPDATE,
+        .generation = base->node->agent->assignment->generation,
+        .child = update->child,
+        .path = update->path,
+        .base = update->base,
+        .update = update->handle,
+        .num_examples = update->num_examples,
+        .metrics = update->metrics,
+    };
+    if (base->result < 0 && job->bad_numbers && !update->initial &&
+        base->node->as->on_bad_update == TIERED_EXCLUDE_BAD) {
+        char text[512];
+        snprintf(text, sizeof(text), "update of '%s' excluded: %s",
+                 inner->children[update->child], base->err.text);
+        inner_log(inner, TIERED_LOG_WARN, text);
+        update->excluded = true;
+        base->result = 0;
+    }
+    if (base->result < 0) {
+        event.kind = TIERED_ON_BAD_UPDATE;
+        tiered_push_done(job->push, false, base->err.code, base->err.text);
+        update->dropped = true;
+        inner_release(inner, update);
+    } else {
+        tiered_push_done(job->push, true, TIERED_OK, "");
+    }
+    free(job);
+    inner_step(inner, &event);
+}
+
+void inner_screen(struct inner *inner, struct inner_update *update,
+                  struct tiered_push *push)
+{
+    struct screen_job *job = calloc(1, sizeof(*job));
+    if (!job) {
+        abort();
+    }
+    *job = (struct screen_job){.job = {.run = screen_run, .done = screen_done},
+                               .inner = inner,
+                               .update = update,
+                               .push = push};
+    update->in_use++;
+    node_submit(inner->node, inner->node->agent->workers, &job->job);
+}
+
+/* ---- aggregation ---- */
+
+struct aggregate_job {
+    struct node_job job;
+    struct inner *inner;
+    struct tiered_model *base, *result;
+    uint32_t n;
+    struct inner_update **updates;
+    struct tiered_row *rows;
+    struct tiered_decoder **decoders;
+    bool no_result; /* the rule has none: the model stays */
+};
+
+static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
+{
+    return tiered_decoder_read(source, block, out, err);
+}
+
+static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
+                     struct tiered_error *err)
+{
+    const struct inner *inner = job->inner;
+    *ret_concurrent = true;
+    for (uint32_t i = 0; i < job->n; i++) {
+        const struct inner_update *update = job->updates[i];
+        if (tiered_decoder_create(inner->child_up, job->job.node->as->n_child_uplink,
+                                  &inner->hosting, update->encoded, &job->decoders[i],
+                                  err) < 0) {
+            return tiered_error_prefix(err, "'%s': ", inner->children[update->child]);
+        }
+        *ret_concurrent =
+            *ret_concurrent && tiered_decoder_concurrent(job->decoders[i]);
+        job->rows[i] = (struct tiered_row){
+            .contribution = {.size = sizeof(struct tiered_contribution),
+                             .node = inner->children[update->child],
+                             .num_examples = update->num_examples,
+                             .local_steps = update->local_steps,
+                             .a_norm = NAN,
+                             .excluded = update->excluded},
+            .read = read_row,
+            .source = job->decoders[i],
+        };
+    }
+    return 0;
+}
+
+static void aggregate_run(struct node_job *base)
+{
+    struct aggregate_job *job = (struct aggregate_job *)base;
+    struct node *node = base->node;
+    bool concurrent;
+    if (make_rows(job, &concurrent, &base->err) < 0) {
+        base->result = -1;
+        return;
+    }
+    const struct tiered_strategy_run run = {
+        .layout = job->base->layout,
+        .base = job->base,
+        .rows_are_deltas = true,
+        .rows = job->rows,
+        .n_rows = job->n,
+        .allow_bad = node->as->on_bad_update == TIERED_ALLOW_BAD,
+        .pool = concurrent ? node->agent->workers : NULL,
+    };
+    base->result =
+        tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
+    job->no_result = base->result < 0 && base->err.code == TIERED_ERANGE;
+}
+
+static void aggregate_free(struct aggregate_job *job)
+{
+    for (uint32_t i = 0; i < job->n; i++) {
+        tiered_decoder_destroy(job->decoders[i]);
+        job->updates[i]->in_use--;
+        inner_release(job->inner, job->updates[i]);
+    }
+    tiered_model_unref(job->base);
+    tiered_model_unref(job->result);
+    free(job->updates);
+    free(job->rows);
+    free(job->decoders);
+    free(job);
+}
+
+static void aggregate_done(struct node_job *base)
+{
+    struct aggregate_job *job = (struct aggregate_job *)base;
+    struct inner *inner = job->inner;
+    struct node *node = base->node;
+    struct tiered_round_event event = {.kind = TIERED_ON_AGGREGATED,
+                                       .generation =
+                                           node->agent->assignment->generation};
+    if (node->closing) {
+        aggregate_free(job);
+        return;
+    }
+    if (base->result == 0) {
+        tiered_model_unref(inner->aggregated);
+        inner->aggregated = TIERED_STEAL(job->result);
+        event.base = inner->aggregated->digest;
+    } else if (job->no_result) {
+        inner_log(inner, TIERED_LOG_WARN, base->err.text);
+        event.kind = TIERED_ON_NOT_AGGREGATED;
+    } else { /* a disk or memory that fails: nothing may go on from here */
+        agent_node_failed(node->agent, node->as->node, &base->err);
+        aggregate_free(job);
+        return;
+    }
+    aggregate_free(job);
+    inner_step(inner, &event);
+}
+
+void inner_aggregate(struct inner *inner, const struct tiered_counted *updates,
+                     uint32_t n_updates)
+{
+    struct aggregate_job *job = calloc(1, sizeof(*job));
+    size_t n = n_updates ? n_updates : 1;
+    if (!job || !(job->updates = calloc(n, sizeof(struct inner_update *))) ||
+        !(job->rows = calloc(n, sizeof(struct tiered_row))) ||
+        !(job->decoders = calloc(n, sizeof(struct tiered_decoder *)))) {
+        abort();
+    }
+    job->job.run = aggregate_run;
+    job->job.done = aggregate_done;
+    job->inner = inner;
+    job->base = tiered_model_ref(inner->current);
+    for (uint32_t i = 0; i < n_updates; i++) {
+        struct inner_update *update = inner_find(inner, updates[i].update);
+        update->in_use++;
+        job->updates[job->n++] = update;
+    }
+    node_submit(inner->node, inner->node->agent->workers, &job->job);
+}
+
+/* ---- commit ---- */
+
+struct commit_job {
+    struct node_job job;
+    struct inner *inner;
+    struct tiered_round_record record;
+    struct tiered_model *turn_base, *model;
+};
+
+static void commit_run(struct node_job *base)
+{
+    struct commit_job *job = (struct commit_job *)base;
+    const struct store_commit commit = {
+        .folder = base->node->folder,
+        .run = base->node->agent->assignment->run,
+        .record = &job->record,
+        .turn_base = job->turn_base,
+        .model = job->model,
+        .strategy = job->inner->strategy,
+    };
+    base->result = store_commit(&commit, &base->err);
+}
+
+static void commit_done(struct node_job *base)
+{
+    struct commit_job *job = (struct commit_job *)base;
+    struct inner *inner = job->inner;
+    struct node *node = base->node;
+    const struct tiered_round_event event = {
+        .kind = TIERED_ON_COMMITTED,
+        .generation = node->agent->assignment->generation,
+    };
+    int result = base->result;
+    struct tiered_error err = base->err;
+    if (result == 0) {
+        tiered_model_unref(inner->current);
+        inner->current = tiered_model_ref(job->model);
+    }
+    for (uint32_t i = 0; result == 0 && i < job->record.n_contributions; i++) {
+        inner_drop(inner, job->record.contributions[i].update);
+    }
+    tiered_model_unref(job->turn_base);
+    tiered_model_unref(job->model);
+    store_record_finish(&job->record);
+    free(job);
+    if (node->closing) {
+        return;
+    }
+    if (result < 0) { /* a disk that cannot be written: nothing may go on from here */
+        tiered_error_prefix(&err, "cannot commit a round: ");
+        agent_node_failed(node->agent, node->as->node, &err);
+        return;
+    }
+    inner_step(inner, &event);
+}
+
+void inner_commit(struct inner *inner, const struct tiered_round_record *record)
+{
+    struct commit_job *job = calloc(1, sizeof(*job));
+    struct tiered_counted *counted =
+        calloc(record->n_contributions + 1u, sizeof(*counted));
+    if (!job || !counted) {
+        abort();
+    }
+    for (uint32_t i = 0; i < record->n_contributions; i++) {
+        counted[i] = record->contributions[i];
+    }
+    job->job.run = commit_run;
+    job->job.done = commit_done;
+    job->inner = inner;
+    job->record = *record;
+    job->record.contributions = counted;
+    job->turn_base = tiered_model_ref(inner->turn_base);
+    bool fresh = inner->aggregated &&
+                 tiered_digest_equal(&inner->aggregated->digest, &record->model);
+    job->model = tiered_model_ref(fresh ? inner->aggregated : inner->current);
+    node_submit(inner->node, inner->node->agent->workers, &job->job);
+}
+
+/* ---- encoding for the children ---- */
+
+struct encode_job {
+    struct node_job job;
+    struct inner *inner;
+    struct tiered_model *model;
+    struct tiered_encoded *encoded;
+};
+
+#define FILE_BYTES (16u << 20) /* larger encoded models stand in a file */
+
+static int make_encoded(void *user, Tiered__V1__Head *head, struct tiered_encoded **ret,
+                        struct tiered_error *err)
+{
+    struct encode_job *job = user;
+    TIERED_FREE char *path = NULL;
+    char hex[65];
+    tiered_digest_hex(&job->model->digest, hex);
+    if (job->model->layout->m.data_bytes > FILE_BYTES &&
+        asprintf(&path, "%s/down-%.16s.tmp", job->job.node->folder, hex) < 0) {
+        path = NULL;
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    head->content.data = job->model->digest.bytes;
+    head->content.len = sizeof(job->model->digest.bytes);
+    int result = tiered_encoded_begin(head, path, ret, err);
+    head->content = (ProtobufCBinaryData){0};
+    return result;
+}
+
+static int encode(struct encode_job *job, struct tiered_error *err)
+{
+    struct node *node = job->job.node;
+    struct inner *inner = job->inner;
+    TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
+    if (tiered_pipe_create(inner->child_down, node->as->n_child_downlink,
+                           job->model->layout, &inner->hosting, &pipe, err) < 0) {
+        return -1;
+    }
+    const struct tiered_encode_job encode_job = {.data = job->model->data,
+                                                 .hosting = &inner->hosting,
+                                                 .pool = node->agent->workers,
+                                                 .make = make_encoded,
+                                                 .user = job};
+    if (tiered_pipe_encode(pipe, &encode_job, &job->encoded, err) < 0) {
+        return -1;
+    }
+    return tiered_encoded_seal(job->encoded, false, err);
+}
+
+static void encode_run(struct node_job *base)
+{
+    base->result = encode((struct encode_job *)base, &base->err);
+}
+
+static void encode_done(struct node_job *base)
+{
+    struct encode_job *job = (struct encode_job *)base;
+    struct inner *inner = job->inner;
+    if (!base->node->closing) {
+        for (int i = 0; i < INNER_PUBLISHED; i++) {
+            struct inner_published *p = &inner->published[i];
+            if (p->model && p->encoding &&
+                tiered_digest_equal(&p->model->digest, &job->model->digest)) {
+                p->encoding = false;
+                p->encoded =
+                    base->result == 0 ? tiered_encoded_ref(job->encoded) : NULL;
+            }
+        }
+        if (base->result < 0) {
+            inner_log(inner, TIERED_LOG_ERROR, base->err.text);
+        }
+        tiered_downlink_model(inner->downlink, &job->model->digest,
+                              base->result == 0 ? job->encoded : NULL, base->err.text);
+    }
+    tiered_encoded_unref(job->encoded);
+    tiered_model_unref(job->model);
+    free(job);
+}
+
+void inner_encode(struct inner *inner, struct inner_published *published)
+{
+    struct encode_job *job = calloc(1, sizeof(*job));
+    if (!job) {
+        abort();
+    }
+    job->job.run = encode_run;
+    job->job.done = encode_done;
+    job->inner = inner;
+    job->model = tiered_model_ref(published->model);
+    published->encoding = true;
+    node_submit(inner->node, inner->node->agent->workers, &job->job);
+}

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What leaf and inner node share: orders, the model at hand, the outbox. */
+#include "agents/node.h"
+
+#include "core/base/log.h"
+
+static const struct tiered_uplink_owner uplink_owner;
+
+static struct tiered_log_context log_context(const struct node *node)
+{
+    return (struct tiered_log_context){.tier = node->as->tier, .node = node->as->node};
+}
+
+/* ---- jobs ---- */
+
+static void job_done(void *arg)
+{
+    struct node_job *job = arg;
+    struct agent *agent = job->node->agent;
+    job->node->jobs--;
+    job->done(job);
+    agent_check_stopped(agent);
+}
+
+static void job_run(void *arg)
+{
+    struct node_job *job = arg;
+    struct tiered_loop *loop = job->node->agent->loop;
+    job->run(job);
+    if (tiered_loop_post(loop, job_done, job) < 0) {
+        abort(); /* crash-only: a lost answer would hang the round */
+    }
+}
+
+int node_submit(struct node *node, struct tiered_pool *pool, struct node_job *job)
+{
+    job->node = node;
+    node->jobs++;
+    if (tiered_pool_submit(pool, job_run, job, &job->err) < 0) {
+        node->jobs--;
+        job->result = -1;
+        job->done(job);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- the model at hand ---- */
+
+struct decode_job {
+    struct node_job job;
+    struct tiered_encoded *encoded;
+    struct tiered_digest digest;
+    struct tiered_model *model;
+};
+
+static void decode_run(struct node_job *job)
+{
+    struct decode_job *d = (struct decode_job *)job;
+    struct node *node = job->node;
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
+    job->result = tiered_decoder_create(node->down, node->n_down, &node->hosting,
+                                        d->encoded, &decoder, &job->err);
+    if (job->result == 0) {
+        job->result =
+            tiered_decoder_model(decoder, node->agent->workers, &d->model, &job->err);
+    }
+}
+
+/* This model cannot be had: whoever waits for it is told, and may ask again. */
+static void no_model(struct node *node, const struct tiered_digest *model,
+                     const struct tiered_error *err)
+{
+    const struct tiered_metrics none = {0};
+    if (node->train.active && tiered_digest_equal(&node->train.model, model)) {
+        node->train.active = false;
+        node_failed(node, &node->train.path, err, false);
+    }
+    if (node->evaluate.active && tiered_digest_equal(&node->evaluate.model, model)) {
+        node_evaluated(node, &node->evaluate.path, model, 0, &none);
+    }
+}
+
+static void decode_done(struct node_job *job)
+{
+    struct decode_job *d = (struct decode_job *)job;
+    struct node *node = job->node;
+    node->decoding = false;
+    tiered_encoded_unref(d->encoded);
+    if (job->result == 0) {
+        /* a lossy downlink changes bytes: the model keeps the name that orders use */
+        d->model->digest = d->digest;
+        tiered_model_unref(node->model);
+        node->model = d->model;
+    } else if (!node->closing) {
+        no_model(node, &d->digest, &job->err);
+    }
+    free(d);
+    node_pump(node);
+}
+
+static void on_pulled(void *user, const struct tiered_digest *model,
+                      struct tiered_encoded *encoded, const char *reason)
+{
+    struct node *node = user;
+    node->is_fetching = false;
+    if (!encoded) {
+        struct tiered_error err;
+        tiered_fail(&err, TIERED_ENOENT, "the model was not served: %s", reason);
+        no_model(node, model, &err);
+        node_pump(node);
+        return;
+    }
+    struct decode_job *d = calloc(1, sizeof(*d));
+    if (!d) {
+        abort();
+    }
+    d->encoded = encoded;
+    d->digest = *model;
+    d->job.run = decode_run;
+    d->job.done = decode_done;
+    node->decoding = true;
+    node_submit(node, node->agent->workers, &d->job);
+}
+
+/* True when the model is at hand; otherwise it is on its way. */
+static bool have_model(struct node *node, const struct tiered_digest *digest)
+{
+    if (node->model && tiered_digest_equal(&node->model->digest, digest)) {
+        return true;
+    }
+    if (!node->decoding &&
+        !(node->is_fetching && tiered_digest_equal(&node->fetching, digest))) {
+        node->is_fetching = true;
+        node->fetching = *digest;
+        tiered_uplink_pull(node->uplink, digest);
+    }
+    return false;
+}
+
+void node_pump(struct node *node)
+{
+    if (node->closing) {
+        return;
+    }
+    if (node->evaluate.active && !node->evaluate.running &&
+        have_model(node, &node->evaluate.model)) {
+        node->evaluate.running = true;
+        node->work->evaluate(node, &node->evaluate.path);
+    }
+    if (node->train.active && !node->train.running && !node->is_fetching &&
+        have_model(node, &node->train.model)) {
+        node->train.running = true;
+        node->work->train(node, &node->train.path);
+    }
+}
+
+/* ---- orders ---- */
+
+static void order_train(struct node *node, const struct tiered_path *path,
+                        const struct tiered_digest *model)
+{
+    pthread_mutex_lock(&node->outbox_lock);
+    struct tiered_encoded *made = tiered_outbox_get(node->outbox, path);
+    pthread_mutex_unlock(&node->outbox_lock);
+    if (made) {
+        node->delivering_path = *path;
+        tiered_uplink_push(node->uplink, path, made);
+        tiered_encoded_unref(made);
+        return;
+    }
+    if (node->train.active && tiered_path_equal(&node->train.path, path)) {
+        return; /* under way */
+    }
+    if (node->train.active && node->train.running) {
+        node->work->abandon(node, &node->train.path);
+    }
+    node->train = (struct want){.active = true, .path = *path, .model = *model};
+    node_pump(node);
+}
+
+static void order_evaluate(struct node *node, const struct tiered_path *path,
+                           const struct tiered_digest *model)
+{
+    if (node->train.active && node->train.running &&
+        !tiered_digest_equal(&node->train.model, model)) {
+        /* the parent's round is closed: what we still train for it has no use */
+        node->work->abandon(node, &node->train.path);
+        node->train.active = false;
+    }
+    if (node->evaluate.active && node->evaluate.running &&
+        tiered_digest_equal(&node->evaluate.model, model)) {
+        node->evaluate.path = *path;
+        return;
+    }
+    node->evaluate = (struct want){.active = true, .path = *path, .model = *model};
+    node_pump(node);
+}
+
+static void take_order(struct node *node, const struct tiered_frame *frame,
+                       const struct tiered_path *path)
+{
+    const Tiered__V1__Order *order = frame->pb->order;
+    struct tiered_digest model;
+    if (tiered_wire_digest(&order->model, &model, NULL) < 0) {
+        return;
+    }
+    switch (order->kind) {
+    case TIERED__V1__ORDER__KIND__TRAIN:
+        order_train(node, path, &model);
+        break;
+    case TIERED__V1__ORDER__KIND__EVALUATE:
+        order_evaluate(node, path, &model);
+        break;
+    case TIERED__V1__ORDER__KIND__INITIAL:
+        node->work->initial(node, path);
+        break;
+    default:
+        break; /* STOP comes to the agent, from the orchestrator */
+    }
+}
+
+/* The parent's round is over: the outbox may forget, and so may we. */
+static void settle(struct node *node, const struct tiered_path *path, bool counted,
+                   const char *reason)
+{
+    const struct tiered_log_context where = log_context(node);
+    struct tiered_error err;
+    char text[192];
+    tiered_path_text(path, text);
+    if (!counted) {
+        tiered_log(TIERED_LOG_WARN, "node", &where,
+                   "update of round '%s' not counted: %s", text,
+                   reason && reason[0] ? reason : "no reason given");
+    }
+    pthread_mutex_lock(&node->outbox_lock);
+    if (tiered_outbox_clear(node->outbox, path, &err) < 0) {
+        tiered_log(TIERED_LOG_WARN, "node", &where, "cannot clear the outbox: %s",
+                   err.text);
+    }
+    pthread_mutex_unlock(&node->outbox_lock);
+    if (tiered_path_equal(&node->delivering_path, path)) {
+        tiered_uplink_cancel_push(node->uplink);
+    }
+    node->work->settled(node, path);
+}
+
+static void on_frame(void *user, const struct tiered_frame *frame)
+{
+    struct node *node = user;
+    struct tiered_path path;
+    if (tiered_frame_path(frame->pb, &path, NULL) < 0) {
+        return;
+    }
+    switch (frame->pb->body_case) {
+    case TIERED__V1__FRAME__BODY_ORDER:
+        take_order(node, frame, &path);
+        break;
+    case TIERED__V1__FRAME__BODY_SETTLED:
+        settle(node, &path, frame->pb->settled->counted, frame->pb->settled->reason);
+        break;
+    default:
+        break; /* phases: no group plugin is in this version */
+    }
+}
+
+static void on_pushed(void *user, const struct tiered_path *path, bool accepted,
+                      bool settled, const char *reason)
+{
+    struct node *node = user;
+    if (settled) {
+        settle(node, path, true, "");
+    } else if (!accepted) {
+        settle(node, path, false, reason);
+    }
+}
+
+static void on_refused(void *user, enum tiered_code code, const char *reason)
+{
+    struct node *node = user;
+    const struct tiered_log_context where = log_context(node);
+    tiered_log(code == TIERED_ESTATE ? TIERED_LOG_DEBUG : TIERED_LOG_WARN, "node",
+               &where, "the parent refused the session: %s", reason);
+}
+
+static const struct tiered_uplink_owner uplink_owner = {
+    .refused = on_refused,
+    .frame = on_frame,
+    .pulled = on_pulled,
+    .pushed = on_pushed,
+};
+
+/* ---- what goes up ---- */
+
+void node_ready(struct node *node, bool ready, const char *missing)
+{
+    tiered_uplink_ready(node->uplink, ready, missing);
+}
+
+void node_fill_metrics(const struct tiered_metrics *metrics,
+                       struct node_head_space *space, size_t *ret_n,
+                       Tiered__V1__Metric ***ret)
+{
+    for (uint32_t i = 0; i < metrics->n; i++) {
+        tiered__v1__metric__init(&space->metrics[i]);
+        space->metrics[i].name = (char *)metrics->items[i].name;
+        space->metrics[i].value = metrics->items[i].value;
+        space->pointers[i] = &space->metrics[i];
+    }
+    *ret_n = metrics->n;
+    *ret = space->pointers;
+}
+
+struct deliver_job {
+    struct node_job job;
+    struct node_update update;
+    struct tiered_encoded *encoded;
+};
+
+static int make_outbox_entry(void *user, Tiered__V1__Head *head,
+                             struct tiered_encoded **ret, struct tiered_error *err)
+{
+    struct deliver_job *d = user;
+    struct node_head_space space;
+    head->base_model.data = d->update.base->digest.bytes;
+    head->base_model.len = sizeof(d->update.base->digest.bytes);
+    head->num_examples = d->update.num_examples;
+    head->local_steps = d->update.local_steps;
+    node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
+    pthread_mutex_lock(&d->job.node->outbox_lock);
+    int result =
+        tiered_outbox_begin(d->job.node->outbox, &d->update.path, head, ret, err);
+    pthread_mutex_unlock(&d->job.node->outbox_lock);
+    head->n_metrics = 0;
+    head->metrics = NULL;
+    head->base_model = (ProtobufCBinaryData){0};
+    return result;
+}
+
+/* Filters, then the outbox: nothing leaves before it stands there, durable. */
+static int deliver(struct deliver_job *d, struct tiered_error *err)
+{
+    struct node *node = d->job.node;
+    struct tiered_hosting hosting;
+    char path[192];
+    tiered_path_text(&d->update.path, path);
+    tiered_hosting_init(&hosting, node->hosting.run_seed, "pipe", node->as->tier,
+                        node->as->node, path);
+    TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
+    if (tiered_pipe_create(node->up, node->n_up, d->update.model->layout, &hosting,
+                           &pipe, err) < 0) {
+        return -1;
+    }
+    const struct tiered_encode_job job = {
+        .data = d->update.model->data,
+        .base = d->update.base->data,
+        .hosting = &hosting,
+        .pool = node->agent->workers,
+        .make = make_outbox_entry,
+        .user = d,
+    };
+    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0) {
+        return -1;
+    }
+    pthread_mutex_lock(&node->outbox_lock);
+    int result =
+        tiered_outbox_commit(node->outbox, &d->update.path, d->encoded, NULL, 0, err);
+    pthread_mutex_unlock(&node->outbox_lock);
+    return result;
+}
+
+static void deliver_run(struct node_job *job)
+{
+    job->result = deliver((struct deliver_job *)job, &job->err);
+}
+
+static void deliver_done(struct node_job *job)
+{
+    struct deliver_job *d = (struct deliver_job *)job;
+    struct node *node = job->node;
+    bool wanted = !node->closing && node->train.active &&
+                  tiered_path_equal(&node->train.path, &d->update.path);
+    if (wanted) {
+        node->train.active = false;
+        if (job->result == 0) {
+            node->delivering_path = d->update.path;
+            tiered_uplink_push(node->uplink, &d->update.path, d->encoded);
+        } else {
+            node_failed(node, &d->update.path, &job->err, false);
+        }
+    }
+    tiered_encoded_unref(d->encoded);
+    tiered_model_unref(d->update.base);
+    tiered_model_unref(d->update.model);
+    free(d);
+    node_pump(node);
+}
+
+void node_deliver(struct node *node, const struct node_update *update)
+{
+    struct deliver_job *d = calloc(1, sizeof(*d));
+    if (!d) {
+        abort();
+    }
+    d->update = *update;
+    node->train.delivering = true;
+    tiered_model_ref(d->update.base);
+    tiered_model_ref(d->update.model);
+    d->job.run = deliver_run;
+    d->job.done = deliver_done;
+    node_submit(node, node->agent->workers, &d->job);
+}
+
+void node_deliver_initial(struct node *node, const struct tiered_path *path,
+                          struct tiered_encoded *encoded)
+{
+    node->delivering_path = *path;
+    tiered_uplink_push(node->uplink, path, encoded);
+}
+
+void node_evaluated(struct node *node, const struct tiered_path *path,
+                    const struct tiered_digest *model, uint64_t num_examples,
+                    const struct tiered_metrics *metrics)
+{
+    struct node_head_space space;
+    Tiered__V1__Evaluation evaluation = TIERED__V1__EVALUATION__INIT;
+    evaluation.model.data = (uint8_t *)model->bytes;
+    evaluation.model.len = sizeof(model->bytes);
+    evaluation.num_examples = num_examples;
+    node_fill_metrics(metrics, &space, &evaluation.n_metrics, &evaluation.metrics);
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_EVALUATION;
+    frame.evaluation = &evaluation;
+    if (tiered_digest_equal(&node->evaluate.model, model)) {
+        path = &node->evaluate.path; /* asked for again while it ran */
+        node->evaluate.active = false;
+    }
+    tiered_uplink_send(node->uplink, path, &frame, NULL); /* asked for again if lost */
+}
+
+void node_failed(struct node *node, const struct tiered_path *path,
+                 const struct tiered_error *err, bool fatal)
+{
+    const struct tiered_log_context where = log_context(node);
+    tiered_log(TIERED_LOG_ERROR, "node", &where, "%s", err->text);
+    Tiered__V1__Failed failed = TIERED__V1__FAILED__INIT;
+    failed.code = err->code;
+    char reason[TIERED_LINK_TEXT + 1];
+    tiered_link_text(err->text, reason);
+    failed.reason = reason;
+    failed.fatal = fatal;
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_FAILED;
+    frame.failed = &failed;
+    tiered_uplink_send(node->uplink, path, &frame, NULL);
+}
+
+/* ---- life ---- */
+
+int node_uses(struct agent *agent, Tiered__V1__PluginUse *const *uses, size_t n,
+              enum tiered_kind kind, struct tiered_use **ret, struct tiered_error *err)
+{
+    struct tiered_use *made = calloc(n ? n : 1, sizeof(*made));
+    if (!made) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct tiered_digest digest;
+        if (tiered_wire_digest(&uses[i]->digest, &digest, err) < 0 ||
+            tiered_plugins_get_exact(agent->plugins, uses[i]->name, kind, &digest,
+                                     &made[i].loaded, err) < 0) {
+            free(made);
+            return -1;
+        }
+        made[i].options_json = uses[i]->options;
+    }
+    *ret = made;
+    return 0;
+}
+
+static int open_parts(struct node *node, struct tiered_error *err)
+{
+    struct agent *agent = node->agent;
+    TIERED_FREE char *outbox = NULL;
+    if (asprintf(&node->folder, "%s/%s", agent->config.state, node->as->node) < 0 ||
+        asprintf(&outbox, "%s/outbox", node->folder) < 0) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (tiered_mkdirs(node->folder, 0700, err) < 0 ||
+        tiered_outbox_open(outbox, &node->outbox, err) < 0 ||
+        node_uses(agent, node->as->uplink, node->as->n_uplink, TIERED_FILTER, &node->up,
+                  err) < 0 ||
+        node_uses(agent, node->as->downlink, node->as->n_downlink, TIERED_FILTER,
+                  &node->down, err) < 0) {
+        return -1;
+    }
+    node->n_up = node->as->n_uplink;
+    node->n_down = node->as->n_downlink;
+    const struct tiered_uplink_config config = {
+        .loop = agent->loop,
+        .net = agent->net,
+        .address = node->as->parent_address,
+        .run = agent->assignment->run,
+        .node = node->as->node,
+        .agent = agent->config.name,
+        .token = agent->assignment->token,
+        .folder = node->folder,
+        .generation = agent->assignment->generation,
+        .silence_ms = SILENCE_MS,
+    };
+    return tiered_uplink_create(&config, &uplink_owner, node, &node->uplink, err);
+}
+
+int node_create(struct agent *agent, const Tiered__V1__NodeAssignment *as,
+                struct node **ret, struct tiered_error *err)
+{
+    struct node *node = calloc(1, sizeof(*node));
+    if (!node) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    node->agent = agent;
+    node->as = as;
+    pthread_mutex_init(&node->outbox_lock, NULL);
+    tiered_hosting_init(&node->hosting, agent->assignment->seed, "node", as->tier,
+                        as->node, "");
+    if (open_parts(node, err) < 0 ||
+        (as->trainer ? leaf_create(node, err) : inner_create(node, err)) < 0) {
+        tiered_error_prefix(err, "node '%s': ", as->node);
+        node_destroy(node);
+        return -1;
+    }
+    *ret = node;
+    return 0;
+}
+
+void node_close(struct node *node)
+{
+    node->closing = true;
+    node->work->close(node);
+}
+
+void node_destroy(struct node *node)
+{
+    if (!node) {
+        return;
+    }
+    if (node->work) {
+        node->work->destroy(node);
+    }
+    tiered_uplink_destroy(node->uplink);
+    tiered_outbox_close(node->outbox);
+    pthread_mutex_destroy(&node->outbox_lock);
+    tiered_model_unref(node->model);
+    free(node->up);
+    free(node->down);
+    free(node->folder);
+    free(node);
+}
