@@ -40,6 +40,7 @@ extern const struct tiered_command cmd_filter;
 extern const struct tiered_command cmd_init;
 extern const struct tiered_command cmd_plan;
 extern const struct tiered_command cmd_plugins;
+extern const struct tiered_command cmd_up;
 extern const struct tiered_command cmd_validate;
 
 #endif

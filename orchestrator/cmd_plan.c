@@ -13,7 +13,7 @@ static int show(const char *path, const char *const *sets, size_t n_sets, bool j
 {
     struct tiered_error err = {0};
     TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
-    int result = cmd_load_plan(path, sets, n_sets, &loaded, &err);
+    int result = cmd_load_plan(path, sets, n_sets, NULL, &loaded, &err);
     if (!loaded.plugins) {
         return cmd_error(&err);
     }

@@ -167,7 +167,8 @@ static json_t *whole_json(const struct tiered_loaded *loaded)
 /* Prints and releases. NULL: out of memory, or a plugin's text is not UTF-8. */
 static int print_json(json_t *value)
 {
-    if (!value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) < 0) {
+    if (!value ||
+        json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) < 0) {
         struct tiered_error err;
         json_decref(value);
         tiered_fail(&err, TIERED_EINVAL, "what the plugin says is not UTF-8 text");

@@ -39,7 +39,7 @@ static int validate(const char *path, const char *const *sets, size_t n_sets, bo
 {
     struct tiered_error err = {0};
     TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
-    bool ok = cmd_load_plan(path, sets, n_sets, &loaded, &err) == 0;
+    bool ok = cmd_load_plan(path, sets, n_sets, NULL, &loaded, &err) == 0;
     if (!loaded.plugins) {
         return cmd_error(&err);
     }

@@ -5,11 +5,6 @@
 #include <stddef.h>
 
 const struct tiered_command *const tiered_commands[] = {
-    &cmd_init,
-    &cmd_validate,
-    &cmd_plan,
-    &cmd_aggregate,
-    &cmd_filter,
-    &cmd_plugins,
-    NULL,
+    &cmd_init,      &cmd_validate, &cmd_plan,    &cmd_up,
+    &cmd_aggregate, &cmd_filter,   &cmd_plugins, NULL,
 };

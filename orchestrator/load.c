@@ -3,9 +3,10 @@
 #include "orchestrator/load.h"
 
 int cmd_load_plan(const char *path, const char *const *sets, size_t n_sets,
-                  struct loaded_plan *ret, struct tiered_error *err)
+                  const char *plugins, struct loaded_plan *ret,
+                  struct tiered_error *err)
 {
-    ret->plugins = tiered_plugins_create(NULL, err);
+    ret->plugins = tiered_plugins_create(plugins, err);
     if (!ret->plugins) {
         return -1;
     }

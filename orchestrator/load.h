@@ -20,9 +20,11 @@ struct loaded_plan {
 };
 
 /** 0, or -1 with problems in diag (and, where there was no plugin folder, in *err).
-    Prints nothing. Finish it in either case. */
+    `plugins` is their folder (NULL: the default). Prints nothing. Finish it in either
+    case. */
 int cmd_load_plan(const char *path, const char *const *sets, size_t n_sets,
-                  struct loaded_plan *ret, struct tiered_error *err);
+                  const char *plugins, struct loaded_plan *ret,
+                  struct tiered_error *err);
 /** Errors and warnings to stderr. */
 void cmd_load_report(const struct loaded_plan *loaded);
 void cmd_load_finish(struct loaded_plan *loaded);

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tiered up: run a topology on this machine. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "orchestrator/cmd.h"
+#include "orchestrator/load.h"
+#include "orchestrator/run.h"
+
+static const char help[] =
+    "usage: tiered up FILE [--set KEY=VALUE]... [--runs DIR] [--json]\n"
+    "\n"
+    "Runs the topology on this machine: plans, starts an agent process for each agent "
+    "of\n"
+    "the plan, trains, and leaves the model in the run's folder. Every node runs here, "
+    "over\n"
+    "Unix sockets, whatever the topology says of hosts and transports.\n"
+    "\n"
+    "  --set KEY=VALUE   change the topology first: run.rounds=3,\n"
+    "                    tiers.edge.trainer.mlp.lr=0.1\n"
+    "  --runs DIR        where run folders are made (./runs)\n"
+    "  --json            one JSON object a line on stdout: run_started, "
+    "round_committed,\n"
+    "                    …, run_finished\n"
+    "  --plugins DIR     where the plugins are (default: lib/tiered beside bin)\n"
+    "  --log-level L     of the agents' logs: error, warn, info, debug (info)\n"
+    "  --help\n"
+    "\n"
+    "Ctrl-C stops every process that it started. Exit codes: 0 done, 1 the topology "
+    "or\n"
+    "the run failed, 2 an unknown flag or a missing argument, 130 interrupted.\n";
+
+enum {
+    OPT_SET = 256,
+    OPT_RUNS,
+    OPT_RESUME,
+    OPT_JSON,
+    OPT_PLUGINS,
+    OPT_LEVEL,
+    OPT_NETWORK,
+    OPT_HELP
+};
+
+static const struct option flags[] = {
+    {"set", required_argument, NULL, OPT_SET},
+    {"runs", required_argument, NULL, OPT_RUNS},
+    {"resume", no_argument, NULL, OPT_RESUME},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"plugins", required_argument, NULL, OPT_PLUGINS},
+    {"log-level", required_argument, NULL, OPT_LEVEL},
+    {"network", no_argument, NULL, OPT_NETWORK},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0},
+};
+
+struct arguments {
+    const char *file, *sets[LOAD_MAX_SETS];
+    size_t n_sets;
+    bool json;
+    struct run_options run;
+};
+
+static int later(const char *flag)
+{
+    fprintf(stderr, "error: '%s' is not in this version\n", flag);
+    return EXIT_FAILED;
+}
+
+/* -1: go on; otherwise the exit code. */
+static int parse(const struct tiered_command *self, int argc, char **argv,
+                 struct arguments *args)
+{
+    enum tiered_level level;
+    int c;
+    optind = 1;
+    while ((c = getopt_long(argc, argv, ":", flags, NULL)) != -1) {
+        switch (c) {
+        case OPT_SET:
+            if (args->n_sets == LOAD_MAX_SETS) {
+                return cmd_usage(self, "more than %d --set", LOAD_MAX_SETS);
+            }
+            args->sets[args->n_sets++] = optarg;
+            break;
+        case OPT_RUNS:
+            args->run.runs_folder = optarg;
+            break;
+        case OPT_JSON:
+            args->json = true;
+            break;
+        case OPT_PLUGINS:
+            args->run.plugins_folder = optarg;
+            break;
+        case OPT_LEVEL:
+            if (!tiered_log_parse_level(optarg, &level)) {
+                return cmd_usage(self, "unknown log level '%s'", optarg);
+            }
+            args->run.log_level = optarg;
+            break;
+        case OPT_RESUME:
+            return later("--resume");
+        case OPT_NETWORK:
+            return later("--network");
+        case OPT_HELP:
+            return cmd_help(self);
+        default:
+            return cmd_bad_flag(self, c, argv);
+        }
+    }
+    if (optind >= argc) {
+        return cmd_usage(self, "a topology file is missing");
+    }
+    args->file = argv[optind++];
+    return optind < argc ? cmd_usage(self, "unexpected argument '%s'", argv[optind])
+                         : -1;
+}
+
+static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
+{
+    TIERED_CLEANUP(report_destroyp) struct report *report = NULL;
+    struct tiered_error err;
+    enum report_form form = args->json              ? REPORT_JSON
+                            : isatty(STDOUT_FILENO) ? REPORT_TERMINAL
+                                                    : REPORT_LINES;
+    if (report_create(form, loaded->plan, &report, &err) < 0) {
+        return cmd_error(&err);
+    }
+    args->run.topology_path = args->file;
+    args->run.topology_text = (const char *)loaded->source.data;
+    args->run.topology_size = loaded->source.size;
+    return run_up(loaded->plan, loaded->plugins, &args->run, report);
+}
+
+static int run(const struct tiered_command *self, int argc, char **argv)
+{
+    struct arguments args = {.run = {.runs_folder = "runs", .log_level = "info"}};
+    int code = parse(self, argc, argv, &args);
+    if (code >= 0) {
+        return code;
+    }
+    tiered_log_set_name("tiered");
+    tiered_log_set_level(TIERED_LOG_WARN);
+    struct tiered_error err;
+    TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
+    TIERED_FREE char *folder = NULL;
+    if (args.run.plugins_folder) { /* the run changes its working folder */
+        folder = realpath(args.run.plugins_folder, NULL);
+        if (!folder) {
+            tiered_fail(&err, TIERED_ENOENT, "no such folder: '%s'",
+                        args.run.plugins_folder);
+            return cmd_error(&err);
+        }
+        args.run.plugins_folder = folder;
+    }
+    int result =
+        cmd_load_plan(args.file, args.sets, args.n_sets, folder, &loaded, &err);
+    cmd_load_report(&loaded);
+    if (result < 0) {
+        return loaded.diag.n_errors ? EXIT_FAILED : cmd_error(&err);
+    }
+    return run_plan(&args, &loaded);
+}
+
+const struct tiered_command cmd_up = {
+    .name = "up",
+    .summary = "run a topology on this machine",
+    .help = help,
+    .run = run,
+};

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agents of a run: started, given their nodes, watched, started again when they
+   die, stopped. */
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "orchestrator/run.h"
+
+#define MOST_RESTARTS 5     /* … of an agent in a row */
+#define SETTLED_MS    60000 /* an agent that ran for so long starts a new row */
+#define SILENT_MS     20000 /* connected once, silent since: it is frozen */
+#define GRACE_MS      10000 /* to stop by itself; then SIGTERM, then SIGKILL */
+
+static void start_one(struct run *run, struct run_agent *agent)
+{
+    struct tiered_error err;
+    const struct spawn_config config = {
+        .program = run->program,
+        .folder = run->folder,
+        .name = agent->planned->name,
+        .orchestrator = ASSIGN_ORCHESTRATOR,
+        .token = run->token,
+        .plugins = run->plugins_folder,
+        .log_level = run->log_level,
+    };
+    agent->started_ms = tiered_now_ms();
+    agent->silent_since_ms = agent->started_ms;
+    if (spawn_agent(&config, &agent->pid, &err) < 0) {
+        agent->pid = 0;
+        run_fail(run, "%s", err.text);
+    }
+}
+
+static void start_again(void *arg)
+{
+    struct run_agent *agent = arg;
+    if (agent->run->stage != RUN_STOPPING) {
+        start_one(agent->run, agent);
+    }
+}
+
+int fleet_start(struct run *run, struct tiered_error *err)
+{
+    uint32_t n = run->plan->n_agents;
+    run->agents = calloc(n, sizeof(*run->agents));
+    if (!run->agents) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        run->agents[i].planned = &run->plan->agents[i];
+        run->agents[i].run = run;
+    }
+    for (uint32_t i = 0; i < n && run->stage == RUN_STARTING; i++) {
+        start_one(run, &run->agents[i]);
+    }
+    return 0;
+}
+
+static void give_assignment(struct run *run, struct run_agent *agent)
+{
+    struct tiered_error err;
+    Tiered__V1__Assignment *a;
+    const struct assign_context context = {.plan = run->plan,
+                                           .run = run->id,
+                                           .token = run->token,
+                                           .orphan_timeout_ms = 60000};
+    uint32_t index = (uint32_t)(agent - run->agents);
+    if (assign_agent(&context, index, &a, &err) < 0) {
+        run_fail(run, "%s", err.text);
+        return;
+    }
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_ASSIGNMENT;
+    frame.assignment = a;
+    if (tiered_downlink_send(run->downlink, agent->child, NULL, &frame, &err) < 0) {
+        run_fail(run, "cannot assign the nodes of agent '%s': %s", agent->planned->name,
+                 err.text);
+    }
+    tiered__v1__assignment__free_unpacked(a, NULL);
+}
+
+void fleet_connected(struct run *run, uint32_t index, bool connected)
+{
+    struct run_agent *agent = &run->agents[index];
+    agent->connected = connected;
+    agent->silent_since_ms = tiered_now_ms();
+    if (!connected) {
+        return;
+    }
+    if (run->stage == RUN_STOPPING) {
+        tiered_downlink_order(run->downlink, agent->child,
+                              TIERED__V1__ORDER__KIND__STOP, &(struct tiered_path){0},
+                              NULL);
+    } else {
+        give_assignment(run, agent);
+    }
+}
+
+/* It will not come back: its parents need not wait for its nodes. */
+static void give_up(struct run *run, struct run_agent *agent, const char *reason)
+{
+    agent->given_up = true;
+    for (uint32_t i = 0; i < agent->planned->n_nodes; i++) {
+        const struct tiered_node *node = &run->plan->nodes[agent->planned->nodes[i]];
+        if (node->parent == TIERED_NO_NODE) {
+            run_fail(run, "agent '%s', which hosts the root, %s", agent->planned->name,
+                     reason);
+            return;
+        }
+        struct run_agent *parent = &run->agents[run->plan->nodes[node->parent].agent];
+        Tiered__V1__Gone gone = TIERED__V1__GONE__INIT;
+        gone.node = (char *)node->name;
+        gone.reason = (char *)reason;
+        Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+        frame.body_case = TIERED__V1__FRAME__BODY_GONE;
+        frame.gone = &gone;
+        tiered_downlink_send(run->downlink, parent->child, NULL, &frame, NULL);
+    }
+}
+
+static void agent_died(struct run *run, struct run_agent *agent, int status)
+{
+    char reason[128], words[512];
+    spawn_reason(status, reason, sizeof(reason));
+    spawn_last_words(run->folder, agent->planned->name, words, sizeof(words));
+    pid_t pid = agent->pid;
+    agent->pid = 0;
+    if (run->stage == RUN_STOPPING) {
+        return;
+    }
+    if (tiered_now_ms() - agent->started_ms > SETTLED_MS) {
+        agent->restarts = 0;
+    }
+    bool again = agent->restarts < MOST_RESTARTS;
+    run_event(run, "agent_died",
+              json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", agent->planned->name,
+                        "pid", (int)pid, "reason", reason, "last_error", words,
+                        "restarted", again));
+    if (!again) {
+        give_up(run, agent, reason);
+        return;
+    }
+    uint64_t delay = 100ull << agent->restarts++;
+    tiered_loop_timer(run->loop, &agent->retry, delay, start_again, agent);
+}
+
+void fleet_reap(struct run *run)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (uint32_t i = 0; i < run->plan->n_agents; i++) {
+            if (run->agents[i].pid == pid) {
+                agent_died(run, &run->agents[i], status);
+                break;
+            }
+        }
+    }
+    if (run->stage == RUN_STOPPING && fleet_empty(run)) {
+        tiered_loop_stop(run->loop);
+    }
+}
+
+void fleet_watch(struct run *run)
+{
+    uint64_t now = tiered_now_ms();
+    for (uint32_t i = 0; i < run->plan->n_agents; i++) {
+        struct run_agent *agent = &run->agents[i];
+        if (agent->pid && !agent->connected &&
+            now - agent->silent_since_ms > SILENT_MS) {
+            run_event(run, "agent_silent",
+                      json_pack("{s:s, s:i}", "name", agent->planned->name, "pid",
+                                (int)agent->pid));
+            agent->silent_since_ms = now;
+            kill(agent->pid, SIGKILL); /* and so it is started again */
+        }
+    }
+}
+
+bool fleet_empty(const struct run *run)
+{
+    for (uint32_t i = 0; run->agents && i < run->plan->n_agents; i++) {
+        if (run->agents[i].pid) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void fleet_kill(struct run *run, int number)
+{
+    for (uint32_t i = 0; run->agents && i < run->plan->n_agents; i++) {
+        if (run->agents[i].pid) {
+            kill(run->agents[i].pid, number);
+            kill(run->agents[i].pid, SIGCONT); /* a stopped one too */
+        }
+    }
+}
+
+static void hurry_up(void *arg)
+{
+    struct run *run = arg;
+    fleet_kill(run, SIGKILL);
+}
+
+void fleet_stop(struct run *run)
+{
+    for (uint32_t i = 0; run->agents && i < run->plan->n_agents; i++) {
+        struct run_agent *agent = &run->agents[i];
+        tiered_loop_cancel(run->loop, &agent->retry);
+        if (agent->connected) {
+            tiered_downlink_order(run->downlink, agent->child,
+                                  TIERED__V1__ORDER__KIND__STOP,
+                                  &(struct tiered_path){0}, NULL);
+        } else if (agent->pid) {
+            kill(agent->pid, SIGTERM);
+        }
+    }
+    tiered_loop_timer(run->loop, &run->hurry, GRACE_MS, hurry_up, run);
+    if (fleet_empty(run)) {
+        tiered_loop_stop(run->loop);
+    }
+}
+
+void fleet_finish(struct run *run)
+{
+    fleet_kill(run, SIGKILL);
+    for (uint32_t i = 0; run->agents && i < run->plan->n_agents; i++) {
+        if (run->agents[i].pid) {
+            while (waitpid(run->agents[i].pid, NULL, 0) < 0 && errno == EINTR) {
+            }
+        }
+    }
+    free(run->agents);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run's record in SQLite. */
+#include "orchestrator/record.h"
+
+#include <sqlite3.h>
+
+struct record {
+    sqlite3 *db;
+};
+
+static const char schema[] =
+    "PRAGMA journal_mode = WAL;"
+    "PRAGMA synchronous = NORMAL;"
+    "PRAGMA busy_timeout = 5000;"
+    "CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, seed INTEGER,"
+    "  topology TEXT, status TEXT, model TEXT, started TEXT, finished TEXT);"
+    "CREATE TABLE IF NOT EXISTS generations (run TEXT, generation INTEGER, since TEXT,"
+    "  PRIMARY KEY (run, generation));"
+    "CREATE TABLE IF NOT EXISTS rounds (run TEXT, node TEXT, path TEXT, tier TEXT,"
+    "  round INTEGER, contributions INTEGER, num_examples INTEGER, metrics TEXT,"
+    "  bytes_up INTEGER, bytes_down INTEGER, seconds REAL, model TEXT, time TEXT,"
+    "  PRIMARY KEY (run, node, path));"
+    "CREATE TABLE IF NOT EXISTS contributions (run TEXT, parent TEXT, path TEXT,"
+    "  node TEXT, num_examples INTEGER, PRIMARY KEY (run, parent, path, node));"
+    "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, run TEXT, time TEXT,"
+    "  event TEXT, json TEXT);";
+
+static int fail(struct record *record, const char *what, struct tiered_error *err)
+{
+    return tiered_fail(err, TIERED_EIO, "run record: %s: %s", what,
+                       sqlite3_errmsg(record->db));
+}
+
+int record_open(const char *path, struct record **ret, struct tiered_error *err)
+{
+    TIERED_CLEANUP(record_closep) struct record *record = calloc(1, sizeof(*record));
+    if (!record) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (sqlite3_open(path, &record->db) != SQLITE_OK) {
+        return fail(record, path, err);
+    }
+    if (sqlite3_exec(record->db, schema, NULL, NULL, NULL) != SQLITE_OK) {
+        return fail(record, "cannot make the tables", err);
+    }
+    *ret = TIERED_STEAL(record);
+    return 0;
+}
+
+void record_close(struct record *record)
+{
+    if (record) {
+        sqlite3_close(record->db);
+        free(record);
+    }
+}
+
+/* Run one statement; `types` says what each value is: s text, i integer, f real. */
+static int execute(struct record *record, struct tiered_error *err, const char *sql,
+                   const char *types, ...)
+{
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(record->db, sql, -1, &statement, NULL) != SQLITE_OK) {
+        return fail(record, "cannot prepare", err);
+    }
+    va_list args;
+    va_start(args, types);
+    for (int i = 0; types[i]; i++) {
+        if (types[i] == 's') {
+            sqlite3_bind_text(statement, i + 1, va_arg(args, const char *), -1,
+                              SQLITE_TRANSIENT);
+        } else if (types[i] == 'i') {
+            sqlite3_bind_int64(statement, i + 1, va_arg(args, long long));
+        } else {
+            sqlite3_bind_double(statement, i + 1, va_arg(args, double));
+        }
+    }
+    va_end(args);
+    int result = sqlite3_step(statement) == SQLITE_DONE ? 0 : -1;
+    if (result < 0) {
+        fail(record, "cannot write", err);
+    }
+    sqlite3_finalize(statement);
+    return result;
+}
+
+int record_run(struct record *record, const char *run, const char *name, uint64_t seed,
+               uint64_t generation, const char *topology, struct tiered_error *err)
+{
+    if (execute(record, err,
+                "INSERT INTO runs (run, name, seed, topology, status, started)"
+                " VALUES (?, ?, ?, ?, 'running', datetime('now'))",
+                "ssis", run, name, (long long)seed, topology) < 0) {
+        return -1;
+    }
+    return execute(record, err,
+                   "INSERT INTO generations (run, generation, since)"
+                   " VALUES (?, ?, datetime('now'))",
+                   "si", run, (long long)generation);
+}
+
+static const char *text_of(const json_t *event, const char *key)
+{
+    const char *text = json_string_value(json_object_get(event, key));
+    return text ? text : "";
+}
+
+static long long number_of(const json_t *event, const char *key)
+{
+    return json_integer_value(json_object_get(event, key));
+}
+
+static int record_round(struct record *record, const char *run, const json_t *event,
+                        struct tiered_error *err)
+{
+    char *metrics = json_dumps(json_object_get(event, "metrics"), JSON_COMPACT);
+    int result = execute(
+        record, err,
+        "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "ssssiiisiifss", run, text_of(event, "node"), text_of(event, "path"),
+        text_of(event, "tier"), number_of(event, "round"),
+        number_of(event, "contributions"), number_of(event, "num_examples"),
+        metrics ? metrics : "{}", number_of(event, "bytes_up"),
+        number_of(event, "bytes_down"),
+        json_number_value(json_object_get(event, "seconds")), text_of(event, "model"),
+        text_of(event, "time"));
+    free(metrics);
+    return result;
+}
+
+static int record_contributions(struct record *record, const char *run,
+                                const json_t *event, struct tiered_error *err)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach (json_object_get(event, "counted"), i, item) {
+        if (execute(record, err,
+                    "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?)",
+                    "ssssi", run, text_of(event, "node"), text_of(event, "path"),
+                    text_of(item, "node"), number_of(item, "num_examples")) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int record_event(struct record *record, const char *run, const json_t *event,
+                 struct tiered_error *err)
+{
+    const char *name = text_of(event, "event");
+    char *text = json_dumps(event, JSON_COMPACT);
+    if (!text) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    sqlite3_exec(record->db, "BEGIN", NULL, NULL, NULL);
+    int result = execute(
+        record, err, "INSERT INTO events (run, time, event, json) VALUES (?, ?, ?, ?)",
+        "ssss", run, text_of(event, "time"), name, text);
+    free(text);
+    if (result == 0 && strcmp(name, "round_committed") == 0) {
+        result = record_round(record, run, event, err);
+    } else if (result == 0 && strcmp(name, "contributions") == 0) {
+        result = record_contributions(record, run, event, err);
+    }
+    sqlite3_exec(record->db, result == 0 ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL);
+    return result;
+}
+
+int record_finish(struct record *record, const char *run, const char *status,
+                  const char *model, struct tiered_error *err)
+{
+    return execute(record, err,
+                   "UPDATE runs SET status = ?, model = ?, finished = datetime('now')"
+                   " WHERE run = ?",
+                   "sss", status, model ? model : "", run);
+}

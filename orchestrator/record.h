@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * The run's record: SQLite (WAL) in the run folder. Tables: runs, generations, rounds,
+ * contributions, events. Everything that happens is an event first; rounds and
+ * contributions are taken from them. Threads: the orchestrator's loop.
+ */
+#ifndef TIERED_ORCHESTRATOR_RECORD_H
+#define TIERED_ORCHESTRATOR_RECORD_H
+
+#include <jansson.h>
+
+#include "core/base/base.h"
+
+struct record;
+int record_open(const char *path, struct record **ret, struct tiered_error *err);
+void record_close(struct record *record);
+int record_run(struct record *record, const char *run, const char *name, uint64_t seed,
+               uint64_t generation, const char *topology, struct tiered_error *err);
+/** Any event; round_committed and contributions also fill their tables. */
+int record_event(struct record *record, const char *run, const json_t *event,
+                 struct tiered_error *err);
+int record_finish(struct record *record, const char *run, const char *status,
+                  const char *model, struct tiered_error *err);
+
+TIERED_DEFINE_FREE(struct record, record_close)
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * A run under `tiered up`: its folder, its processes, the root node's caller, the
+ * record and what is told to the user. One event loop owns it all.
+ *
+ *   starting (agents connect, leaves load) -> initial model -> running -> finishing
+ *   (the last model is fetched) -> stopping (agents end) -> over
+ *
+ * run.c is the run's course, fleet.c its agents, caller.c the link with the root node,
+ * report.c what is printed.
+ */
+#ifndef TIERED_ORCHESTRATOR_RUN_H
+#define TIERED_ORCHESTRATOR_RUN_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "core/link/downlink.h"
+#include "core/link/uplink.h"
+#include "core/loop/loop.h"
+#include "core/net/net.h"
+#include "core/plan/plan.h"
+#include "orchestrator/assign.h"
+#include "orchestrator/record.h"
+#include "orchestrator/report.h"
+#include "orchestrator/spawn.h"
+
+enum run_stage {
+    RUN_STARTING,
+    RUN_INITIAL, /* the first leaf was asked for the initial model */
+    RUN_RUNNING,
+    RUN_FINISHING,
+    RUN_STOPPING,
+};
+
+enum run_status {
+    RUN_DONE,
+    RUN_FAILED,
+    RUN_INTERRUPTED,
+};
+
+struct run_agent {
+    const struct tiered_planned_agent *planned;
+    pid_t pid;      /* 0: not running */
+    uint32_t child; /* in the downlink */
+    unsigned restarts;
+    bool connected, given_up;
+    uint64_t started_ms, silent_since_ms;
+    struct tiered_timer retry;
+    struct run *run;
+};
+
+struct run {
+    /* given */
+    const struct tiered_plan *plan;
+    struct tiered_plugins *plugins;
+    const char *plugins_folder, *log_level;
+    struct report *report;
+
+    char *id, *folder; /* absolute */
+    char token[65];
+    enum run_stage stage;
+    enum run_status status;
+    char reason[512]; /* when it failed */
+
+    struct tiered_loop *loop;
+    struct tiered_pool *pool;
+    struct tiered_net *net;
+    struct tiered_server *server;
+    struct tiered_downlink *downlink; /* "@agent" …, and the root node */
+    uint32_t n_children, root_child;
+    struct run_agent *agents;
+    uint32_t *agent_of_child; /* UINT32_MAX for the root node */
+    struct record *record;
+    char *program;
+
+    /* the root's caller (caller.c) */
+    bool root_ready;
+    struct tiered_model *initial;
+    struct tiered_encoded *initial_encoded;
+    struct tiered_hosting *hosting;
+    struct tiered_use *root_down; /* the pipe that its children's models go through */
+    size_t n_root_down;
+    struct tiered_digest newest;  /* the root's newest model … */
+    struct tiered_digest fetched; /* … and the one on disk */
+    uint32_t rounds;              /* of the root */
+    uint32_t *node_rounds; /* of each node, as told: a restart may tell one again */
+    struct tiered_pull *pull;
+    struct tiered_digest pulling;
+    char root_address[ASSIGN_ADDRESS_SIZE], *model_path;
+    struct tiered_metrics metrics; /* of the last round that was evaluated */
+
+    struct tiered_timer tick, hurry;
+    unsigned signals;
+};
+
+struct run_options {
+    const char *runs_folder, *plugins_folder, *topology_path, *log_level;
+    const char *topology_text;
+    size_t topology_size;
+};
+/** Run it; the exit code. What happened was told through `report`. */
+int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,
+           const struct run_options *options, struct report *report);
+
+/* Between the parts. */
+void run_fail(struct run *run, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+void run_event(struct run *run, const char *name, json_t *fields); /* fields stolen */
+/** An event that an agent sent. */
+void run_take_event(struct run *run, json_t *event);
+void run_stop(struct run *run, enum run_status status);
+void run_finished_check(struct run *run);
+
+int fleet_start(struct run *run, struct tiered_error *err);
+void fleet_connected(struct run *run, uint32_t agent, bool connected);
+void fleet_reap(struct run *run);
+void fleet_stop(struct run *run);
+void fleet_kill(struct run *run, int signal);
+bool fleet_empty(const struct run *run);
+/** Agents that are silent for too long are killed (and so started again). */
+void fleet_watch(struct run *run);
+void fleet_finish(struct run *run);
+
+int caller_create(struct run *run, struct tiered_error *err);
+void caller_destroy(struct run *run);
+/** The root's newest model is `digest`: fetch it beside the rounds. */
+void caller_published(struct run *run, const struct tiered_digest *digest);
+extern const struct tiered_downlink_owner caller_owner;
+
+#endif
