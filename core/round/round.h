@@ -35,14 +35,16 @@
  *    children that are not gone.
  *  - a newer START while a turn runs abandons that turn (its contributions are lost and
  *    reported); the same START again is answered with the same delivery. While the
- *    driver aggregates or commits, a newer START waits for TIERED_ON_COMMITTED.
+ *    driver aggregates or commits, a newer START waits until it has: its model must not
+ *    take the place of the one being aggregated before an action names it.
  *  - num_examples of a delivery is the sum over all contributions of its turn.
  *  - an evaluation closes when every child that is not gone has answered; lost ones are
  *    not waited for once the deadline has passed, nor below a quorum of 100 % once a
  *    quorum has answered. (With 100 % and no deadline they are waited for, as in a
  *    round: a crash then cannot change what a stop condition sees.)
  *  - an evaluation ordered by the parent closes the parent's round, so a turn that
- *    still runs for it is abandoned.
+ *    still runs for it is abandoned. One of an older round (a parent that restarted
+ * does its last evaluation again) waits for the turn, whose update is wanted still.
  *
  * Every TIERED_ON_OFFER is answered within its step by exactly one of RECEIVE, ACCEPT,
  * REFUSE or SETTLE for that child and path. Updates stay the driver's: it frees one at

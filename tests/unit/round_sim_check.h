@@ -203,6 +203,19 @@ static void sim_check_answer(struct sim_world *w, uint32_t id,
     SIM_CHECK(w, answers == 1, "node %u answers an offer %u times", id, answers);
 }
 
+/* Everybody who is counted is told so, when the record is durable. */
+static void sim_check_settled(struct sim_world *w, uint32_t id,
+                              const struct tiered_round_action *actions, size_t n)
+{
+    uint32_t settled = 0;
+    for (size_t i = 0; i < n; i++) {
+        settled += actions[i].kind == TIERED_DO_SETTLE && actions[i].counted;
+    }
+    SIM_CHECK(w, settled == w->nodes[id].record.n_contributions,
+              "node %u settles %u of %u contributions", id, settled,
+              w->nodes[id].record.n_contributions);
+}
+
 /* A failure's reason: the children that are left cannot make the quorum. */
 static void sim_check_failure(struct sim_world *w, uint32_t id, const char *reason)
 {

@@ -425,6 +425,8 @@ static void sim_step(struct sim_world *w, uint32_t id, struct tiered_round_event
     }
     if (event.kind == TIERED_ON_OFFER) {
         sim_check_answer(w, id, &event, actions, n);
+    } else if (event.kind == TIERED_ON_COMMITTED) {
+        sim_check_settled(w, id, actions, n);
     }
     sim_check_why(w, id);
     for (size_t i = 0; i < n && !w->broken[0]; i++) {

@@ -136,7 +136,7 @@ static void check_state(struct world *w)
 static void feed(struct world *w, struct tiered_round_event event)
 {
     const struct tiered_round_action *actions;
-    uint32_t answers = 0;
+    uint32_t answers = 0, counted = 0;
     size_t n;
     event.generation = config.generation;
     assert_int_equal(tiered_round_step(w->machine, &event, &actions, &n, NULL), 0);
@@ -153,6 +153,7 @@ static void feed(struct world *w, struct tiered_round_event event)
         case TIERED_DO_REFUSE:
         case TIERED_DO_SETTLE:
             answers += a->child == event.child;
+            counted += a->kind == TIERED_DO_SETTLE && a->counted;
             break;
         case TIERED_DO_DROP_UPDATE:
             assert_true(w->live & handle_bit(a->update));
@@ -177,6 +178,8 @@ static void feed(struct world *w, struct tiered_round_event event)
         }
     }
     assert_true(event.kind != TIERED_ON_OFFER || answers == 1);
+    assert_true(event.kind != TIERED_ON_COMMITTED ||
+                counted == w->record.n_contributions);
     check_state(w);
 }
 
@@ -499,7 +502,7 @@ static void explore(uint32_t depth, uint32_t left)
 static void run(const char *name, struct world limits, uint32_t depth)
 {
 #ifdef TIERED_SANITIZED
-    depth -= 2;
+    depth -= 5;
 #endif
     n_states = n_events = n_completions = 0;
     seen = calloc(SEEN, sizeof(*seen));
