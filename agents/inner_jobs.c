@@ -93,6 +93,8 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 
 /* ---- aggregation ---- */
 
+#define TILE_BYTES (16u << 20) /* of rows at once, whatever the number of children */
+
 struct aggregate_job {
     struct node_job job;
     struct inner *inner;
@@ -153,6 +155,7 @@ static void aggregate_run(struct node_job *base)
         .rows = job->rows,
         .n_rows = job->n,
         .allow_bad = node->as->on_bad_update == TIERED_ALLOW_BAD,
+        .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
     };
     base->result =
@@ -313,23 +316,15 @@ struct encode_job {
     struct tiered_encoded *encoded;
 };
 
-#define FILE_BYTES (16u << 20) /* larger encoded models stand in a file */
-
+/* In memory, where every pull sends from the same bytes: from a file each would need
+   buffers of its own, and memory would grow with the children. */
 static int make_encoded(void *user, Tiered__V1__Head *head, struct tiered_encoded **ret,
                         struct tiered_error *err)
 {
     struct encode_job *job = user;
-    TIERED_FREE char *path = NULL;
-    char hex[65];
-    tiered_digest_hex(&job->model->digest, hex);
-    if (job->model->layout->m.data_bytes > FILE_BYTES &&
-        asprintf(&path, "%s/down-%.16s.tmp", job->job.node->folder, hex) < 0) {
-        path = NULL;
-        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
-    }
     head->content.data = job->model->digest.bytes;
     head->content.len = sizeof(job->model->digest.bytes);
-    int result = tiered_encoded_begin(head, path, ret, err);
+    int result = tiered_encoded_begin(head, NULL, ret, err);
     head->content = (ProtobufCBinaryData){0};
     return result;
 }

@@ -120,6 +120,7 @@ static void beat(void *arg)
     struct tiered_downlink *d = arg;
     const struct tiered_server_config *config = &d->server->config;
     tiered_loop_timer(config->loop, &d->beat, config->heartbeat_ms, beat, d);
+    link_pushes_tick(d);
     uint64_t now = tiered_now_ms();
     for (uint32_t i = 0; i < d->n_children; i++) {
         if (!d->children[i].session) {

@@ -56,6 +56,8 @@ struct tiered_push {
     struct tiered_path path;
     const Tiered__V1__Head *offered; /* during offer() alone */
     struct tiered_encoded *encoded;  /* while receiving */
+    bool waiting; /* for a slot: not told to send yet */
+    uint64_t heard_ms;
     bool judged;                     /* received: the owner's until tiered_push_done */
 };
 
@@ -66,6 +68,8 @@ void link_push_begin(struct link_child *child, struct tiered_conn *conn,
 void link_pull_begin(struct tiered_downlink *downlink, const char *node,
                      struct tiered_conn *conn, const struct tiered_frame *frame);
 void link_pushes_forget(struct tiered_downlink *downlink);
+/* Let waiting pushes begin where there is room; tell the others that they are heard. */
+void link_pushes_tick(struct tiered_downlink *downlink);
 void link_pulls_forget(struct tiered_downlink *downlink);
 /* Without a session there are no transfers: cut the child's off. What has arrived waits
    for the child to come back. */

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Receiving an update: offered, judged by the owner, taken block by block into the
-   owner's store, resumed after a cut. */
+   owner's store, resumed after a cut.
+
+   At most SLOTS updates of a downlink arrive at a time, so that the blocks in flight do
+   not grow with the children. One that stalls gives its slot up: a slow child holds
+   back nobody else. */
 #include "core/link/inside.h"
 
 #include "core/base/log.h"
 
-#define ACK_EVERY 16 /* blocks */
+#define ACK_EVERY  16 /* blocks */
+#define SLOTS      4
+#define STALLED_MS 2000 /* no block for so long */
 
 static uint32_t index_of(const struct tiered_push *push)
 {
@@ -57,8 +63,11 @@ void link_partial_discard(struct link_child *child)
     }
 }
 
+static void admit(struct tiered_downlink *d);
+
 static void push_free(struct tiered_push *push)
 {
+    struct tiered_downlink *d = push->downlink;
     struct tiered_push **at = &push->downlink->pushes;
     while (*at != push) {
         at = &(*at)->next;
@@ -70,10 +79,14 @@ static void push_free(struct tiered_push *push)
     }
     tiered_conn_close(push->conn);
     free(push);
+    admit(d);
 }
 
 void link_pushes_forget(struct tiered_downlink *downlink)
 {
+    for (struct tiered_push *p = downlink->pushes; p; p = p->next) {
+        p->waiting = false; /* none may begin while the others go */
+    }
     while (downlink->pushes) {
         push_free(downlink->pushes);
     }
@@ -143,8 +156,9 @@ static void receive_all(struct tiered_push *push)
     push->judged = true;
     detach(push);
     struct tiered_encoded *encoded = TIERED_STEAL(push->encoded);
-    push->downlink->owner->received(push->downlink->user, index_of(push), push,
-                                    encoded);
+    struct tiered_downlink *d = push->downlink;
+    d->owner->received(d->user, index_of(push), push, encoded);
+    admit(d);
 }
 
 static int receive_block(struct tiered_push *push, const struct tiered_frame *frame,
@@ -153,7 +167,8 @@ static int receive_block(struct tiered_push *push, const struct tiered_frame *fr
     if (push->judged) {
         return tiered_fail(err, TIERED_EPEER, "the update was complete already");
     }
-    if (frame->pb->body_case != TIERED__V1__FRAME__BODY_BLOCK || !push->encoded) {
+    if (frame->pb->body_case != TIERED__V1__FRAME__BODY_BLOCK || !push->encoded ||
+        push->waiting) {
         return tiered_fail(err, TIERED_EPEER, "expected a block of the update");
     }
     const Tiered__V1__Block *block = frame->pb->block;
@@ -162,7 +177,7 @@ static int receive_block(struct tiered_push *push, const struct tiered_frame *fr
         return -1;
     }
     push->downlink->bytes_up += frame->body_size;
-    push->child->last_seen_ms = tiered_now_ms();
+    push->heard_ms = push->child->last_seen_ms = tiered_now_ms();
     return 0;
 }
 
@@ -235,6 +250,51 @@ static int take_store(struct tiered_push *push, struct tiered_error *err)
     return d->owner->store(d->user, push->offered, &push->encoded, err);
 }
 
+static void begin(struct tiered_push *push)
+{
+    Tiered__V1__PushReady ready = TIERED__V1__PUSH_READY__INIT;
+    ready.next_block = tiered_encoded_next(push->encoded);
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_PUSH_READY;
+    frame.push_ready = &ready;
+    push->waiting = false;
+    push->heard_ms = tiered_now_ms();
+    send_frame(push, &frame);
+    if (ready.next_block == tiered_encoded_head(push->encoded)->n_blocks) {
+        receive_all(push);
+    }
+}
+
+/* Begin what waits, oldest first, while there are slots. Each beginning may end pushes
+   and so come back here: the list is looked at anew. */
+static void admit(struct tiered_downlink *d)
+{
+    for (;;) {
+        uint64_t now = tiered_now_ms();
+        unsigned busy = 0;
+        struct tiered_push *oldest = NULL;
+        for (struct tiered_push *p = d->pushes; p; p = p->next) {
+            bool arriving = p->encoded && !p->waiting && now - p->heard_ms < STALLED_MS;
+            busy += arriving ? 1 : 0;
+            oldest = p->waiting ? p : oldest; /* the list has the newest first */
+        }
+        if (!oldest || busy >= SLOTS) {
+            return;
+        }
+        begin(oldest);
+    }
+}
+
+void link_pushes_tick(struct tiered_downlink *d)
+{
+    admit(d);
+    for (struct tiered_push *p = d->pushes; p; p = p->next) {
+        if (p->waiting) {
+            send_ack(p); /* it is not forgotten */
+        }
+    }
+}
+
 void tiered_push_receive(struct tiered_push *push)
 {
     struct tiered_error err;
@@ -244,15 +304,8 @@ void tiered_push_receive(struct tiered_push *push)
         push_break(push, &err);
         return;
     }
-    Tiered__V1__PushReady ready = TIERED__V1__PUSH_READY__INIT;
-    ready.next_block = tiered_encoded_next(push->encoded);
-    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
-    frame.body_case = TIERED__V1__FRAME__BODY_PUSH_READY;
-    frame.push_ready = &ready;
-    send_frame(push, &frame);
-    if (ready.next_block == tiered_encoded_head(push->encoded)->n_blocks) {
-        receive_all(push);
-    }
+    push->waiting = true;
+    admit(push->downlink);
 }
 
 /* The last frame has been queued: the stream ends when the peer has read it. */
