@@ -66,14 +66,15 @@ void inner_drop(struct inner *inner, uint64_t handle)
 
 /* ---- what the parent says ---- */
 
-static void start_turn(struct inner *inner, const struct tiered_path *path)
+void inner_start_turn(struct inner *inner)
 {
     inner->in_turn = true;
-    inner->turn = *path;
+    inner->next_set = false;
+    inner->turn = inner->next_turn;
     tiered_model_unref(inner->turn_base);
     tiered_model_unref(inner->current);
-    inner->turn_base = tiered_model_ref(inner->node->model);
-    inner->current = tiered_model_ref(inner->node->model);
+    inner->turn_base = TIERED_STEAL(inner->next_base);
+    inner->current = tiered_model_ref(inner->turn_base);
 }
 
 static void inner_train(struct node *node, const struct tiered_path *path)
@@ -85,11 +86,14 @@ static void inner_train(struct node *node, const struct tiered_path *path)
         return;
     }
     if (order > 0) {
-        start_turn(inner, path);
+        tiered_model_unref(inner->next_base);
+        inner->next_base = tiered_model_ref(node->model);
+        inner->next_turn = *path;
+        inner->next_set = true;
     }
     struct tiered_round_event event = inner_event(inner, TIERED_ON_START, 0);
     event.path = *path;
-    event.base = inner->turn_base->digest;
+    event.base = order > 0 ? inner->next_base->digest : inner->turn_base->digest;
     inner_step(inner, &event);
 }
 
@@ -176,6 +180,7 @@ static void inner_destroy(struct node *node)
         tiered_encoded_unref(inner->published[i].encoded);
     }
     tiered_model_unref(inner->turn_base);
+    tiered_model_unref(inner->next_base);
     tiered_model_unref(inner->current);
     tiered_model_unref(inner->aggregated);
     tiered_round_destroy(inner->machine);
@@ -255,6 +260,7 @@ static int restore(struct inner *inner, struct tiered_error *err)
         tiered_round_restore(inner->machine, &record, err) == 0) {
         inner->in_turn = true;
         inner->turn = record.turn;
+        inner_publish(inner, inner->current); /* children may be pulling it already */
         node->model = tiered_model_ref(inner->turn_base);
         inner_log(inner, TIERED_LOG_INFO, "goes on from its last committed round");
         result = 0;
@@ -293,6 +299,7 @@ int inner_create(struct node *node, struct tiered_error *err)
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     inner->node = node;
+    inner->opened_ms = tiered_now_ms();
     node->self = inner;
     node->work = &inner_work;
     tiered_hosting_init(&inner->hosting, node->hosting.run_seed, "strategy", as->tier,

@@ -35,7 +35,7 @@ struct inner_published {
     struct tiered_encoded *encoded; /* NULL until somebody asked for it */
     bool encoding;
 };
-#define INNER_PUBLISHED 3
+#define INNER_PUBLISHED 2
 
 struct inner {
     struct node *node;
@@ -49,6 +49,11 @@ struct inner {
 
     bool in_turn;
     struct tiered_path turn;
+    /* A newer turn was ordered; the machine takes it on when it is done with what it
+       aggregates or commits, and its first order tells. */
+    bool next_set;
+    struct tiered_path next_turn;
+    struct tiered_model *next_base;
     struct tiered_model *turn_base, *current;
     struct tiered_model *aggregated; /* between AGGREGATED and its commit */
     struct inner_published published[INNER_PUBLISHED]; /* newest first */
@@ -76,6 +81,8 @@ void inner_release(struct inner *inner, struct inner_update *update);
 void inner_drop(struct inner *inner, uint64_t handle);
 void inner_log(const struct inner *inner, enum tiered_level level, const char *text);
 
+/** The machine has taken the newer turn on. */
+void inner_start_turn(struct inner *inner);
 /** An event of this plan's generation. */
 struct tiered_round_event inner_event(const struct inner *inner,
                                       enum tiered_round_event_kind kind,

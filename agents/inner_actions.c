@@ -24,6 +24,9 @@ void inner_publish(struct inner *inner, struct tiered_model *model)
     if (find_published(inner, &model->digest)) {
         return;
     }
+    /* the older one only serves children that were asked before: encoded anew for them
+     */
+    tiered_encoded_unref(TIERED_STEAL(inner->published[0].encoded));
     struct inner_published *last = &inner->published[INNER_PUBLISHED - 1];
     tiered_model_unref(last->model);
     tiered_encoded_unref(last->encoded);
@@ -90,7 +93,7 @@ static void set_timer(struct inner *inner, const struct tiered_round_action *a)
 static void publish_by_digest(struct inner *inner, const struct tiered_digest *digest)
 {
     struct tiered_model *const models[] = {inner->current, inner->node->model,
-                                           inner->aggregated};
+                                           inner->aggregated, inner->next_base};
     for (size_t i = 0; i < TIERED_COUNT(models); i++) {
         if (models[i] && tiered_digest_equal(&models[i]->digest, digest)) {
             inner_publish(inner, models[i]);
@@ -99,8 +102,22 @@ static void publish_by_digest(struct inner *inner, const struct tiered_digest *d
     }
 }
 
+/* Is this a round of that turn? */
+static bool belongs(const struct tiered_path *round, const struct tiered_path *turn)
+{
+    struct tiered_path prefix = *round;
+    if (prefix.depth == 0) {
+        return false;
+    }
+    prefix.n[--prefix.depth] = 0;
+    return tiered_path_equal(&prefix, turn);
+}
+
 static void do_order(struct inner *inner, const struct tiered_round_action *a)
 {
+    if (inner->next_set && belongs(&a->path, &inner->next_turn)) {
+        inner_start_turn(inner);
+    }
     if (!tiered_path_equal(&inner->open, &a->path)) {
         inner->open = a->path;
         inner->opened_ms = tiered_now_ms();

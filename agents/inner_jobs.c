@@ -93,7 +93,7 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 
 /* ---- aggregation ---- */
 
-#define TILE_BYTES (16u << 20) /* of rows at once, whatever the number of children */
+#define TILE_BYTES (8u << 20) /* of rows at once, whatever the number of children */
 
 struct aggregate_job {
     struct node_job job;
@@ -368,11 +368,11 @@ static void encode_done(struct node_job *base)
                     base->result == 0 ? tiered_encoded_ref(job->encoded) : NULL;
             }
         }
-        if (base->result < 0) {
-            inner_log(inner, TIERED_LOG_ERROR, base->err.text);
-        }
         tiered_downlink_model(inner->downlink, &job->model->digest,
                               base->result == 0 ? job->encoded : NULL, base->err.text);
+        if (base->result < 0) { /* children would wait for ever */
+            agent_node_failed(base->node->agent, base->node->as->node, &base->err);
+        }
     }
     tiered_encoded_unref(job->encoded);
     tiered_model_unref(job->model);

@@ -67,7 +67,7 @@ static void decode_run(struct node_job *job)
     }
 }
 
-/* This model cannot be had: whoever waits for it is told, and may ask again. */
+/* This model cannot be read: whoever waits for it is told. */
 static void no_model(struct node *node, const struct tiered_digest *model,
                      const struct tiered_error *err)
 {
@@ -105,9 +105,16 @@ static void on_pulled(void *user, const struct tiered_digest *model,
     struct node *node = user;
     node->is_fetching = false;
     if (!encoded) {
-        struct tiered_error err;
-        tiered_fail(&err, TIERED_ENOENT, "the model was not served: %s", reason);
-        no_model(node, model, &err);
+        /* the parent has moved on, and its next order names a model that it has */
+        const struct tiered_log_context where = log_context(node);
+        tiered_log(TIERED_LOG_INFO, "node", &where, "the model was not served: %s",
+                   reason);
+        if (tiered_digest_equal(&node->train.model, model)) {
+            node->train.active = false;
+        }
+        if (tiered_digest_equal(&node->evaluate.model, model)) {
+            node->evaluate.active = false;
+        }
         node_pump(node);
         return;
     }
@@ -179,12 +186,24 @@ static void order_train(struct node *node, const struct tiered_path *path,
     node_pump(node);
 }
 
+/* Does evaluating round `path` mean that the round which is trained for is closed? Not
+   when it is an older round, which a parent that was started again repeats. */
+static bool closes(const struct tiered_path *path, const struct tiered_path *trained)
+{
+    struct tiered_path prefix = *trained;
+    while (prefix.depth > path->depth) {
+        prefix.n[--prefix.depth] = 0;
+    }
+    return tiered_path_compare(path, &prefix) >= 0;
+}
+
 static void order_evaluate(struct node *node, const struct tiered_path *path,
                            const struct tiered_digest *model)
 {
     if (node->train.active && node->train.running &&
-        !tiered_digest_equal(&node->train.model, model)) {
-        /* the parent's round is closed: what we still train for it has no use */
+        !tiered_digest_equal(&node->train.model, model) &&
+        closes(path, &node->train.path)) {
+        /* what we still train for it has no use */
         node->work->abandon(node, &node->train.path);
         node->train.active = false;
     }

@@ -82,7 +82,8 @@ def a_bad_update_is_refused_by_name_and_the_round_goes_on(place):
             tree("parameters: 100", nodes=BAD_EDGE % behaviour, fog=", quorum: 50%")))
         assert run.code == 0, run.stderr
         assert all(e["contributions"] == 1 for e in run.of("round_committed", node="fog-1"))
-        assert all(e["contributions"] == 2 for e in run.of("round_committed", node="fog-0"))
+        # a run starts at the quorum, so the first rounds may miss who still loads
+        assert run.of("round_committed", node="fog-0")[-1]["contributions"] == 2
         logs = run.logs()
         assert "tensor 'w' has %s at index 17" % behaviour in logs, logs[-2000:]
         assert "edge-1-0" in logs
