@@ -343,6 +343,10 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     struct node_head_space space;
     head->base_model.data = d->update.base->digest.bytes;
     head->base_model.len = sizeof(d->update.base->digest.bytes);
+    if (!tiered_digest_is_none(&d->update.model->digest)) {
+        head->content.data = d->update.model->digest.bytes;
+        head->content.len = sizeof(d->update.model->digest.bytes);
+    }
     head->num_examples = d->update.num_examples;
     head->local_steps = d->update.local_steps;
     node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
@@ -352,7 +356,7 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     pthread_mutex_unlock(&d->job.node->outbox_lock);
     head->n_metrics = 0;
     head->metrics = NULL;
-    head->base_model = (ProtobufCBinaryData){0};
+    head->base_model = head->content = (ProtobufCBinaryData){0};
     return result;
 }
 

@@ -2,6 +2,8 @@
 /* The root node's caller: gives it the initial model and the order to run, takes note
    of its delivery, fetches the models that it publishes. Also the agents' own sessions.
  */
+#include <unistd.h>
+
 #include "core/base/log.h"
 #include "core/model/safetensors.h"
 #include "core/pipe/pipe.h"
@@ -139,6 +141,18 @@ static void on_heartbeat(void *user, uint32_t child, const struct tiered_frame *
     }
 }
 
+/* The head names the last model: the event that told of it may be lost. */
+static void take_delivery(struct run *run, const Tiered__V1__Head *head)
+{
+    struct tiered_digest last;
+    run->stage = RUN_FINISHING;
+    if (tiered_wire_digest(&head->content, &last, NULL) == 0 &&
+        !tiered_digest_is_none(&last)) {
+        caller_published(run, &last);
+    }
+    run_finished_check(run);
+}
+
 /* The root offers the initial model (no base), or its delivery, of which only the news
    matters: the model itself is fetched. */
 static void on_offer(void *user, uint32_t child, struct tiered_push *push,
@@ -153,8 +167,7 @@ static void on_offer(void *user, uint32_t child, struct tiered_push *push,
     } else {
         tiered_push_settled(push);
         if (run->stage == RUN_RUNNING && head->base_model.len > 0) {
-            run->stage = RUN_FINISHING;
-            run_finished_check(run);
+            take_delivery(run, head);
         }
     }
 }
@@ -319,6 +332,24 @@ int caller_create(struct run *run, struct tiered_error *err)
                         "run", "", "", "");
     assign_address(run->plan->agents[root->agent].name, run->root_address);
     return root_pipe(run, err);
+}
+
+int caller_resume(struct run *run, struct tiered_error *err)
+{
+    TIERED_FREE char *path = NULL;
+    if (asprintf(&path, "%s/initial.safetensors", run->folder) < 0) {
+        path = NULL;
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    if (access(path, F_OK) < 0) {
+        return 0; /* it had not got so far */
+    }
+    if (tiered_safetensors_read(path, &run->initial, NULL, err) < 0 ||
+        encode_initial(run, err) < 0) {
+        return -1;
+    }
+    run->stage = RUN_RUNNING;
+    return 0;
 }
 
 void caller_destroy(struct run *run)

@@ -11,7 +11,8 @@
 #include "orchestrator/run.h"
 
 static const char help[] =
-    "usage: tiered up FILE [--set KEY=VALUE]... [--runs DIR] [--json]\n"
+    "usage: tiered up FILE [--set KEY=VALUE]... [--runs DIR] [--resume]\n"
+    "                 [--json]\n"
     "\n"
     "Runs the topology on this machine: plans, starts an agent process for each agent "
     "of\n"
@@ -22,6 +23,11 @@ static const char help[] =
     "  --set KEY=VALUE   change the topology first: run.rounds=3,\n"
     "                    tiers.edge.trainer.mlp.lr=0.1\n"
     "  --runs DIR        where run folders are made (./runs)\n"
+    "  --resume          go on with the newest unfinished run of this topology: one "
+    "that\n"
+    "                    was interrupted, or whose 'tiered up' died; agents that "
+    "still\n"
+    "                    live are adopted\n"
     "  --json            one JSON object a line on stdout: run_started, "
     "round_committed,\n"
     "                    …, run_finished\n"
@@ -100,7 +106,8 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
             args->run.log_level = optarg;
             break;
         case OPT_RESUME:
-            return later("--resume");
+            args->run.resume = true;
+            break;
         case OPT_NETWORK:
             return later("--network");
         case OPT_HELP:
@@ -128,8 +135,13 @@ static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
         return cmd_error(&err);
     }
     args->run.topology_path = args->file;
-    args->run.topology_text = (const char *)loaded->source.data;
-    args->run.topology_size = loaded->source.size;
+    args->run.topology = (struct resume_topology){
+        .name = tiered_topology_run(loaded->topology)->name,
+        .text = (const char *)loaded->source.data,
+        .text_size = loaded->source.size,
+        .sets = args->sets,
+        .n_sets = args->n_sets,
+    };
     return run_up(loaded->plan, loaded->plugins, &args->run, report);
 }
 

@@ -2,8 +2,11 @@
 /* The agents of a run: started, given their nodes, watched, started again when they
    die, stopped. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "orchestrator/run.h"
 
@@ -26,10 +29,47 @@ static void start_one(struct run *run, struct run_agent *agent)
     };
     agent->started_ms = tiered_now_ms();
     agent->silent_since_ms = agent->started_ms;
+    agent->pidfd = -1;
     if (spawn_agent(&config, &agent->pid, &err) < 0) {
         agent->pid = 0;
         run_fail(run, "%s", err.text);
+    } else if (resume_save_pid(run->folder, agent->planned->name, agent->pid, &err) <
+               0) {
+        run_fail(run, "%s", err.text);
     }
+}
+
+static void agent_died(struct run *run, struct run_agent *agent, const char *reason);
+
+static void adopted_ended(void *arg)
+{
+    struct run_agent *agent = arg;
+    struct run *run = agent->run;
+    tiered_loop_unwatch(run->loop, agent->pidfd);
+    close(agent->pidfd);
+    agent->pidfd = -1;
+    agent_died(run, agent, "ended (how is not known: it was adopted)");
+    if (run->stage == RUN_STOPPING && fleet_empty(run)) {
+        tiered_loop_stop(run->loop);
+    }
+}
+
+/* An agent that outlived the orchestrator which started it. False: there is none. */
+static bool adopt(struct run *run, struct run_agent *agent)
+{
+    int pid = resume_living(run->folder, agent->planned->name);
+    int fd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (fd < 0) {
+        return false;
+    }
+    if (tiered_loop_watch(run->loop, fd, adopted_ended, agent, NULL) < 0) {
+        close(fd);
+        return false;
+    }
+    agent->pid = pid;
+    agent->pidfd = fd;
+    agent->silent_since_ms = agent->started_ms = tiered_now_ms();
+    return true;
 }
 
 static void start_again(void *arg)
@@ -50,9 +90,12 @@ int fleet_start(struct run *run, struct tiered_error *err)
     for (uint32_t i = 0; i < n; i++) {
         run->agents[i].planned = &run->plan->agents[i];
         run->agents[i].run = run;
+        run->agents[i].pidfd = -1;
     }
-    for (uint32_t i = 0; i < n && run->stage == RUN_STARTING; i++) {
-        start_one(run, &run->agents[i]);
+    for (uint32_t i = 0; i < n && run->stage != RUN_STOPPING; i++) {
+        if (!run->resumed || !adopt(run, &run->agents[i])) {
+            start_one(run, &run->agents[i]);
+        }
     }
     return 0;
 }
@@ -119,10 +162,9 @@ static void give_up(struct run *run, struct run_agent *agent, const char *reason
     }
 }
 
-static void agent_died(struct run *run, struct run_agent *agent, int status)
+static void agent_died(struct run *run, struct run_agent *agent, const char *reason)
 {
-    char reason[128], words[512];
-    spawn_reason(status, reason, sizeof(reason));
+    char words[512];
     spawn_last_words(run->folder, agent->planned->name, words, sizeof(words));
     pid_t pid = agent->pid;
     agent->pid = 0;
@@ -152,7 +194,9 @@ void fleet_reap(struct run *run)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         for (uint32_t i = 0; i < run->plan->n_agents; i++) {
             if (run->agents[i].pid == pid) {
-                agent_died(run, &run->agents[i], status);
+                char reason[128];
+                spawn_reason(status, reason, sizeof(reason));
+                agent_died(run, &run->agents[i], reason);
                 break;
             }
         }
@@ -227,8 +271,13 @@ void fleet_finish(struct run *run)
 {
     fleet_kill(run, SIGKILL);
     for (uint32_t i = 0; run->agents && i < run->plan->n_agents; i++) {
-        if (run->agents[i].pid) {
-            while (waitpid(run->agents[i].pid, NULL, 0) < 0 && errno == EINTR) {
+        struct run_agent *agent = &run->agents[i];
+        if (agent->pidfd >= 0) {
+            struct pollfd ended = {.fd = agent->pidfd, .events = POLLIN};
+            poll(&ended, 1, GRACE_MS);
+            close(agent->pidfd);
+        } else if (agent->pid) {
+            while (waitpid(agent->pid, NULL, 0) < 0 && errno == EINTR) {
             }
         }
     }

@@ -174,3 +174,54 @@ int record_finish(struct record *record, const char *run, const char *status,
                    " WHERE run = ?",
                    "sss", status, model ? model : "", run);
 }
+
+int record_resume(struct record *record, const char *run, struct tiered_error *err)
+{
+    return execute(record, err,
+                   "UPDATE runs SET status = 'running', finished = NULL WHERE run = ?",
+                   "s", run);
+}
+
+int record_status(const char *folder, char *out, size_t size)
+{
+    char path[4096];
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    int result = -1;
+    snprintf(path, sizeof(path), "%s/run.db", folder);
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
+        sqlite3_prepare_v2(db, "SELECT status FROM runs", -1, &statement, NULL) ==
+            SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW) {
+        const char *status = (const char *)sqlite3_column_text(statement, 0);
+        snprintf(out, size, "%s", status ? status : "");
+        result = 0;
+    }
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return result;
+}
+
+int record_rounds(struct record *record, const char *run,
+                  void (*tell)(void *user, json_t *event), void *user,
+                  struct tiered_error *err)
+{
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(record->db,
+                           "SELECT json FROM events WHERE run = ? AND event ="
+                           " 'round_committed' ORDER BY id",
+                           -1, &statement, NULL) != SQLITE_OK) {
+        return fail(record, "cannot prepare", err);
+    }
+    sqlite3_bind_text(statement, 1, run, -1, SQLITE_TRANSIENT);
+    while (sqlite3_step(statement) == SQLITE_ROW) {
+        json_t *event =
+            json_loads((const char *)sqlite3_column_text(statement, 0), 0, NULL);
+        if (json_is_object(event)) {
+            tell(user, event);
+        }
+        json_decref(event);
+    }
+    sqlite3_finalize(statement);
+    return 0;
+}

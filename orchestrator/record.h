@@ -19,6 +19,14 @@ int record_run(struct record *record, const char *run, const char *name, uint64_
 /** Any event; round_committed and contributions also fill their tables. */
 int record_event(struct record *record, const char *run, const json_t *event,
                  struct tiered_error *err);
+/** Status of the run whose folder this is: "running", "finished", …; -1: no record. */
+int record_status(const char *folder, char *out, size_t size);
+/** The run goes on: its status is "running" again. */
+int record_resume(struct record *record, const char *run, struct tiered_error *err);
+/** Tell every committed round once more, as the events that they were, oldest first. */
+int record_rounds(struct record *record, const char *run,
+                  void (*tell)(void *user, json_t *event), void *user,
+                  struct tiered_error *err);
 int record_finish(struct record *record, const char *run, const char *status,
                   const char *model, struct tiered_error *err);
 

@@ -219,11 +219,11 @@ static void round_line(struct report *report, const json_t *event)
     }
 }
 
-static void take_round(struct report *report, const json_t *event)
+static uint32_t count_round(struct report *report, const json_t *event)
 {
     uint32_t node = tiered_plan_find(report->plan, text(event, "node"));
     if (node == TIERED_NO_NODE) {
-        return;
+        return node;
     }
     struct tier_sums *sums = &report->tiers[report->plan->nodes[node].tier];
     sums->rounds++;
@@ -231,7 +231,17 @@ static void take_round(struct report *report, const json_t *event)
     sums->num_examples += number(event, "num_examples");
     sums->bytes_up += number(event, "bytes_up");
     sums->bytes_down += number(event, "bytes_down");
-    if (node == 0) {
+    return node;
+}
+
+void report_past_round(struct report *report, const json_t *event)
+{
+    count_round(report, event);
+}
+
+static void take_round(struct report *report, const json_t *event)
+{
+    if (count_round(report, event) == 0) {
         round_line(report, event);
     }
 }
@@ -269,7 +279,8 @@ void report_event(struct report *report, const json_t *event)
     } else if (strcmp(name, "run_started") == 0) {
         snprintf(report->run, sizeof(report->run), "%s", text(event, "run"));
         if (report->form != REPORT_JSON) {
-            printf("run %s: %u agents, %u nodes, in %s\n", report->run,
+            printf("run %s%s: %u agents, %u nodes, in %s\n", report->run,
+                   json_is_true(json_object_get(event, "resumed")) ? " goes on" : "",
                    report->plan->n_agents, report->plan->n_nodes, text(event, "dir"));
             fflush(stdout);
         }

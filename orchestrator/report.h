@@ -23,6 +23,8 @@ int report_create(enum report_form form, const struct tiered_plan *plan,
 void report_destroy(struct report *report);
 /** An event that is for the user: run_started, round_committed, run_finished, … */
 void report_event(struct report *report, const json_t *event);
+/** Count a round that was told before this process began. */
+void report_past_round(struct report *report, const json_t *event);
 /** What nodes do now, from a heartbeat. */
 void report_states(struct report *report, const Tiered__V1__Heartbeat *heartbeat);
 /** Draw (terminal): a few times a second. */

@@ -197,6 +197,15 @@ static int make_id(struct run *run, const char *name, struct tiered_error *err)
     return 0;
 }
 
+/* Sockets have short names, relative to the run folder: everybody stands there. */
+static int stand_in_folder(struct run *run, struct tiered_error *err)
+{
+    if (chdir(run->folder) < 0) {
+        return tiered_fail(err, TIERED_EIO, "'%s': %s", run->folder, strerror(errno));
+    }
+    return resume_lock(run->folder, &run->lock, err);
+}
+
 static int make_folder(struct run *run, const struct run_options *options,
                        struct tiered_error *err)
 {
@@ -223,15 +232,48 @@ static int make_folder(struct run *run, const struct run_options *options,
     }
     char path[4096];
     snprintf(path, sizeof(path), "%s/topology.yaml", run->folder);
-    if (tiered_file_write(path, options->topology_text, options->topology_size, err) <
-        0) {
+    if (tiered_file_write(path, options->topology.text, options->topology.text_size,
+                          err) < 0 ||
+        resume_save(run->folder, run->id, run->token, &options->topology, err) < 0) {
         return -1;
     }
-    /* sockets have short names, relative to the run folder: everybody stands there */
-    if (chdir(run->folder) < 0) {
-        return tiered_fail(err, TIERED_EIO, "'%s': %s", run->folder, strerror(errno));
+    return stand_in_folder(run, err);
+}
+
+/* The folder of a run that goes on. */
+static int find_folder(struct run *run, const struct run_options *options,
+                       struct tiered_error *err)
+{
+    return resume_find(options->runs_folder, &options->topology, &run->id, &run->folder,
+                       run->token, err) < 0
+               ? -1
+               : stand_in_folder(run, err);
+}
+
+static int open_folder(struct run *run, const struct run_options *options,
+                       struct tiered_error *err)
+{
+    if (run->resumed) {
+        return find_folder(run, options, err);
     }
-    return 0;
+    return make_id(run, options->topology.name, err) < 0
+               ? -1
+               : make_folder(run, options, err);
+}
+
+/* A round that an earlier process told: it counts, and is not told again. */
+static void take_past_round(void *user, json_t *event)
+{
+    struct run *run = user;
+    const char *node = json_string_value(json_object_get(event, "node"));
+    if (told_before(run, node, event)) {
+        return;
+    }
+    report_past_round(run->report, event);
+    if (strcmp(node, run->plan->nodes[0].name) == 0) {
+        run->rounds = (uint32_t)json_integer_value(json_object_get(event, "round"));
+        tiered_metrics_from_json(json_object_get(event, "metrics"), &run->metrics);
+    }
 }
 
 static int open_record(struct run *run, const struct run_options *options,
@@ -243,6 +285,11 @@ static int open_record(struct run *run, const struct run_options *options,
     snprintf(path, sizeof(path), "%s/run.db", run->folder);
     if (record_open(path, &run->record, err) < 0) {
         return -1;
+    }
+    if (run->resumed) {
+        return record_resume(run->record, run->id, err) < 0
+                   ? -1
+                   : record_rounds(run->record, run->id, take_past_round, run, err);
     }
     return record_run(run->record, run->id, settings->name, settings->seed,
                       run->plan->generation, options->topology_path, err);
@@ -327,27 +374,24 @@ static void tell_started(struct run *run)
                                         (int)run->agents[i].pid, "nodes", nodes));
     }
     run_event(run, "run_started",
-              json_pack("{s:s, s:s, s:o}", "run", run->id, "dir", run->folder, "agents",
-                        agents));
+              json_pack("{s:s, s:s, s:b, s:o}", "run", run->id, "dir", run->folder,
+                        "resumed", run->resumed, "agents", agents));
 }
 
 static int start(struct run *run, const struct run_options *options,
                  struct tiered_error *err)
 {
-    const struct tiered_run_settings *settings =
-        tiered_topology_run(run->plan->topology);
     run->program = spawn_program(err);
     run->node_rounds = calloc(run->plan->n_nodes, sizeof(*run->node_rounds));
     if (!run->node_rounds) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
-    if (!run->program || make_id(run, settings->name, err) < 0 ||
-        make_folder(run, options, err) < 0 || open_record(run, options, err) < 0 ||
-        tiered_loop_create(&run->loop, err) < 0 ||
+    if (!run->program || open_folder(run, options, err) < 0 ||
+        open_record(run, options, err) < 0 || tiered_loop_create(&run->loop, err) < 0 ||
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
         tiered_pool_create(0, &run->pool, err) < 0 || open_network(run, err) < 0 ||
-        caller_create(run, err) < 0 || fleet_start(run, err) < 0 ||
-        make_downlink(run, err) < 0) {
+        caller_create(run, err) < 0 || (run->resumed && caller_resume(run, err) < 0) ||
+        fleet_start(run, err) < 0 || make_downlink(run, err) < 0) {
         return -1;
     }
     tell_started(run);
@@ -365,6 +409,9 @@ static void finish(struct run *run)
     tiered_pool_destroy(run->pool);
     record_close(run->record);
     tiered_loop_destroy(run->loop);
+    if (run->lock >= 0) {
+        close(run->lock);
+    }
     free(run->agent_of_child);
     free(run->node_rounds);
     free(run->program);
@@ -403,6 +450,8 @@ int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,
                       .plugins = plugins,
                       .plugins_folder = options->plugins_folder,
                       .log_level = options->log_level,
+                      .resumed = options->resume,
+                      .lock = -1,
                       .report = report};
     uint64_t began = tiered_now_ms();
     int code = EXIT_FAILED;

@@ -23,6 +23,7 @@
 #include "orchestrator/assign.h"
 #include "orchestrator/record.h"
 #include "orchestrator/report.h"
+#include "orchestrator/resume.h"
 #include "orchestrator/spawn.h"
 
 enum run_stage {
@@ -42,6 +43,7 @@ enum run_status {
 struct run_agent {
     const struct tiered_planned_agent *planned;
     pid_t pid;      /* 0: not running */
+    int pidfd;      /* of an adopted one, which is no child of ours; -1 */
     uint32_t child; /* in the downlink */
     unsigned restarts;
     bool connected, given_up;
@@ -62,6 +64,9 @@ struct run {
     enum run_stage stage;
     enum run_status status;
     char reason[512]; /* when it failed */
+
+    bool resumed;
+    int lock; /* of the run folder */
 
     struct tiered_loop *loop;
     struct tiered_pool *pool;
@@ -96,8 +101,8 @@ struct run {
 
 struct run_options {
     const char *runs_folder, *plugins_folder, *topology_path, *log_level;
-    const char *topology_text;
-    size_t topology_size;
+    struct resume_topology topology;
+    bool resume;
 };
 /** Run it; the exit code. What happened was told through `report`. */
 int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,
@@ -123,6 +128,8 @@ void fleet_watch(struct run *run);
 void fleet_finish(struct run *run);
 
 int caller_create(struct run *run, struct tiered_error *err);
+/** A resumed run that had its initial model goes on from there. */
+int caller_resume(struct run *run, struct tiered_error *err);
 void caller_destroy(struct run *run);
 /** The root's newest model is `digest`: fetch it beside the rounds. */
 void caller_published(struct run *run, const struct tiered_digest *digest);
