@@ -56,9 +56,9 @@ struct tiered_push {
     struct tiered_path path;
     const Tiered__V1__Head *offered; /* during offer() alone */
     struct tiered_encoded *encoded;  /* while receiving */
-    bool waiting; /* for a slot: not told to send yet */
+    bool waiting;                    /* for a slot: not told to send yet */
     uint64_t heard_ms;
-    bool judged;                     /* received: the owner's until tiered_push_done */
+    bool judged; /* received: the owner's until tiered_push_done */
 };
 
 /* A first frame has named its child: these take the connection over. */

@@ -123,8 +123,8 @@ def a_trainer_that_brings_nothing_counts_for_nothing(place):
 
 
 def an_agent_that_always_dies_is_given_up(place):
-    run = up(place, place.topology(
-        tree("parameters: 100", rounds=1, nodes=BAD_EDGE % "crash", fog=", quorum: 50%")))
+    run = up(place, place.topology(tree("parameters: 100, delay_ms: 400", rounds=2,
+                                        nodes=BAD_EDGE % "crash", fog=", quorum: 50%")))
     died = run.of("agent_died", name="edge-1-0")
     assert died and "signal 6" in died[0]["reason"], died
     assert run.code == 0, run.stderr
