@@ -145,6 +145,20 @@ static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
     return run_up(loaded->plan, loaded->plugins, &args->run, report);
 }
 
+/* The run changes its working folder, and so do its agents: the path becomes absolute.
+ *ret is malloc'd; NULL: the plugins beside the program. */
+static int find_plugins(const char *given, char **ret, struct tiered_error *err)
+{
+    const char *folder = given ? given : getenv("TIERED_PLUGINS");
+    if (!folder || !*folder) {
+        return 0;
+    }
+    *ret = realpath(folder, NULL);
+    return *ret ? 0
+                : tiered_fail(err, TIERED_ENOENT, "there is no plugin folder '%s'",
+                              folder);
+}
+
 static int run(const struct tiered_command *self, int argc, char **argv)
 {
     struct arguments args = {.run = {.runs_folder = "runs", .log_level = "info"}};
@@ -157,15 +171,10 @@ static int run(const struct tiered_command *self, int argc, char **argv)
     struct tiered_error err;
     TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
     TIERED_FREE char *folder = NULL;
-    if (args.run.plugins_folder) { /* the run changes its working folder */
-        folder = realpath(args.run.plugins_folder, NULL);
-        if (!folder) {
-            tiered_fail(&err, TIERED_ENOENT, "no such folder: '%s'",
-                        args.run.plugins_folder);
-            return cmd_error(&err);
-        }
-        args.run.plugins_folder = folder;
+    if (find_plugins(args.run.plugins_folder, &folder, &err) < 0) {
+        return cmd_error(&err);
     }
+    args.run.plugins_folder = folder;
     int result =
         cmd_load_plan(args.file, args.sets, args.n_sets, folder, &loaded, &err);
     cmd_load_report(&loaded);

@@ -192,6 +192,17 @@ def elsewhere_than_on_a_terminal_it_prints_a_line_a_round(place):
     assert not leftovers(place)
 
 
+def a_relative_plugin_folder_of_the_environment_reaches_the_agents(place):
+    topology = place.topology(tree("parameters: 100", rounds=1))
+    command = place.command(topology)
+    at = command.index("--plugins")
+    del command[at:at + 2]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=100,
+                         cwd=place.folder, env={**os.environ, "TIERED_PLUGINS": "plugins"})
+    assert out.returncode == 0, out.stderr
+    assert not leftovers(place)
+
+
 def wrong_arguments_are_told(place):
     def code(*args):
         return subprocess.run([os.path.join(BIN, "tiered"), "up", *args],
@@ -219,5 +230,6 @@ main([
     a_given_model_is_where_it_starts,
     the_record_holds_rounds_and_contributions,
     elsewhere_than_on_a_terminal_it_prints_a_line_a_round,
+    a_relative_plugin_folder_of_the_environment_reaches_the_agents,
     wrong_arguments_are_told,
 ])
