@@ -16,7 +16,7 @@
 struct request {
     const char *plugins[MAX_PLUGINS];
     size_t n_plugins;
-    const char *base, *state, *out;
+    const char *base, *state, *out, *folder;
     bool deltas, json;
     enum tiered_on_bad_update on_bad;
     const char *const *updates;
@@ -37,7 +37,7 @@ struct session {
 static int make_strategy(struct session *s, const struct request *r,
                          struct tiered_error *err)
 {
-    s->plugins = tiered_plugins_create(NULL, err);
+    s->plugins = tiered_plugins_create(r->folder, err);
     if (!s->plugins) {
         return -1;
     }
@@ -174,6 +174,7 @@ enum {
     FLAG_DELTA,
     FLAG_ON_BAD,
     FLAG_JSON,
+    FLAG_FOLDER,
 };
 
 static int take_flag(const struct tiered_command *self, int flag, struct request *r)
@@ -200,6 +201,9 @@ static int take_flag(const struct tiered_command *self, int flag, struct request
     case FLAG_JSON:
         r->json = true;
         return EXIT_DONE;
+    case FLAG_FOLDER:
+        r->folder = optarg;
+        return EXIT_DONE;
     default:
         return tiered_on_bad_update_parse(optarg, &r->on_bad)
                    ? EXIT_DONE
@@ -222,6 +226,7 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
         {"delta", no_argument, NULL, FLAG_DELTA},
         {"on-bad-update", required_argument, NULL, FLAG_ON_BAD},
         {"json", no_argument, NULL, FLAG_JSON},
+        {"plugins", required_argument, NULL, FLAG_FOLDER},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
@@ -275,7 +280,8 @@ const struct tiered_command cmd_aggregate = {
     .help =
         "usage: tiered aggregate --plugin 'NAME[:key=value,...]' [--plugin ...]\n"
         "           [--global G] [--state S] [--delta]\n"
-        "           [--on-bad-update reject|exclude|allow] [--json] -o OUT UPDATE...\n"
+        "           [--on-bad-update reject|exclude|allow] [--plugins DIR] [--json]\n"
+        "           -o OUT UPDATE...\n"
         "\n"
         "Aggregates the UPDATE files, in the order given, into OUT: one aggregator,\n"
         "then any number of optimizers. Tensors are matched by name.\n"
@@ -292,6 +298,9 @@ const struct tiered_command cmd_aggregate = {
         "  --on-bad-update HOW  an update with NaN or infinite values: reject (the\n"
         "                       default) is an error, exclude leaves it out with a\n"
         "                       warning, allow lets it through (fedavg)\n"
+        "  --plugins DIR        the folder of plugins; otherwise TIERED_PLUGINS, "
+        "otherwise\n"
+        "                       lib/tiered beside the program\n"
         "  --json               print a summary as JSON\n"
         "  -o, --output OUT     the result\n"
         "\n"

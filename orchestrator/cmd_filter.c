@@ -14,7 +14,7 @@
 #define TILE        1024
 
 struct request {
-    const char *pipe, *in, *out;
+    const char *pipe, *in, *out, *folder;
     bool json;
 };
 
@@ -156,7 +156,7 @@ static void measure(struct session *s)
 
 static int filter(struct session *s, const struct request *r, struct tiered_error *err)
 {
-    s->plugins = tiered_plugins_create(NULL, err);
+    s->plugins = tiered_plugins_create(r->folder, err);
     if (!s->plugins || parse_pipe(s, r->pipe, err) < 0 ||
         tiered_safetensors_read(r->in, &s->in, &s->metadata, err) < 0 ||
         tiered_pool_create(0, &s->pool, err) < 0) {
@@ -220,6 +220,7 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
         {"pipe", required_argument, NULL, 'p'},
         {"output", required_argument, NULL, 'o'},
         {"json", no_argument, NULL, 'j'},
+        {"plugins", required_argument, NULL, 'd'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
@@ -237,6 +238,9 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
             break;
         case 'j':
             ret->json = true;
+            break;
+        case 'd':
+            ret->folder = optarg;
             break;
         default:
             return cmd_bad_flag(self, flag, argv);
@@ -277,8 +281,8 @@ const struct tiered_command cmd_filter = {
     .name = "filter",
     .summary = "send a safetensors file through a pipe and back",
     .help =
-        "usage: tiered filter --pipe 'NAME[:key=value,...] | NAME...' [--json]\n"
-        "           -o OUT IN\n"
+        "usage: tiered filter --pipe 'NAME[:key=value,...] | NAME...' [--plugins DIR]\n"
+        "           [--json] -o OUT IN\n"
         "\n"
         "Sends the tensors of IN through the filters, as a link would, and back "
         "through\n"
@@ -287,6 +291,9 @@ const struct tiered_command cmd_filter = {
         "\n"
         "  --pipe PIPE       filters in the sender's order; '' has none and copies.\n"
         "                    'tiered plugins show NAME' lists a filter's options\n"
+        "  --plugins DIR     the folder of plugins; otherwise TIERED_PLUGINS, "
+        "otherwise\n"
+        "                    lib/tiered beside the program\n"
         "  --json            print the figures as JSON; null is an error without "
         "bound\n"
         "  -o, --output OUT  what the receiver gets\n"

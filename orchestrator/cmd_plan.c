@@ -8,12 +8,12 @@
 #include "orchestrator/load.h"
 #include "orchestrator/plan_text.h"
 
-static int show(const char *path, const char *const *sets, size_t n_sets, bool json,
-                bool all)
+static int show(const char *path, const char *const *sets, size_t n_sets,
+                const char *folder, bool json, bool all)
 {
     struct tiered_error err = {0};
     TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
-    int result = cmd_load_plan(path, sets, n_sets, NULL, &loaded, &err);
+    int result = cmd_load_plan(path, sets, n_sets, folder, &loaded, &err);
     if (!loaded.plugins) {
         return cmd_error(&err);
     }
@@ -38,10 +38,12 @@ static int run(const struct tiered_command *self, int argc, char **argv)
         {"help", no_argument, NULL, 'h'},
         {"json", no_argument, NULL, 'j'},
         {"all", no_argument, NULL, 'a'},
+        {"plugins", required_argument, NULL, 'p'},
         {"set", required_argument, NULL, 's'},
         {0},
     };
     const char *sets[LOAD_MAX_SETS];
+    const char *folder = NULL;
     size_t n_sets = 0;
     bool json = false, all = false;
     int flag;
@@ -54,6 +56,9 @@ static int run(const struct tiered_command *self, int argc, char **argv)
             break;
         case 'a':
             all = true;
+            break;
+        case 'p':
+            folder = optarg;
             break;
         case 's':
             if (n_sets == LOAD_MAX_SETS) {
@@ -68,14 +73,15 @@ static int run(const struct tiered_command *self, int argc, char **argv)
     if (argc - optind != 1) {
         return cmd_usage(self, "one FILE, not %d", argc - optind);
     }
-    return show(argv[optind], sets, n_sets, json, all);
+    return show(argv[optind], sets, n_sets, folder, json, all);
 }
 
 const struct tiered_command cmd_plan = {
     .name = "plan",
     .summary = "draw the tree that a topology makes, and what it will cost",
     .help =
-        "usage: tiered plan [--json] [--all] [--set KEY=VALUE]... FILE\n\n"
+        "usage: tiered plan [--set KEY=VALUE]... [--plugins DIR] [--all] [--json] "
+        "FILE\n\n"
         "Draws the tree of FILE: each node with its plugins, its agent, the bytes "
         "that\n"
         "it moves in one round of its parent (of the run at the root), before "
@@ -84,6 +90,8 @@ const struct tiered_command cmd_plan = {
         "the first and the last. '?' stands where the model's size is not known.\n\n"
         "  --set KEY=VALUE  as if the file said so: run.rounds=3,\n"
         "                   tiers.edge.trainer.mlp.lr=0.1\n"
+        "  --plugins DIR    the folder of plugins; otherwise TIERED_PLUGINS,\n"
+        "                   otherwise lib/tiered beside the program\n"
         "  --all            every node\n"
         "  --json           one JSON object with every node\n",
     .run = run,

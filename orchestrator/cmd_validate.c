@@ -35,11 +35,12 @@ static void print_json(const char *path, const struct loaded_plan *loaded, bool 
     json_decref(object);
 }
 
-static int validate(const char *path, const char *const *sets, size_t n_sets, bool json)
+static int validate(const char *path, const char *const *sets, size_t n_sets,
+                    const char *folder, bool json)
 {
     struct tiered_error err = {0};
     TIERED_CLEANUP(cmd_load_finish) struct loaded_plan loaded = {0};
-    bool ok = cmd_load_plan(path, sets, n_sets, NULL, &loaded, &err) == 0;
+    bool ok = cmd_load_plan(path, sets, n_sets, folder, &loaded, &err) == 0;
     if (!loaded.plugins) {
         return cmd_error(&err);
     }
@@ -58,10 +59,12 @@ static int run(const struct tiered_command *self, int argc, char **argv)
     static const struct option flags[] = {
         {"help", no_argument, NULL, 'h'},
         {"json", no_argument, NULL, 'j'},
+        {"plugins", required_argument, NULL, 'p'},
         {"set", required_argument, NULL, 's'},
         {0},
     };
     const char *sets[LOAD_MAX_SETS];
+    const char *folder = NULL;
     size_t n_sets = 0;
     bool json = false;
     int flag;
@@ -71,6 +74,9 @@ static int run(const struct tiered_command *self, int argc, char **argv)
             return cmd_help(self);
         case 'j':
             json = true;
+            break;
+        case 'p':
+            folder = optarg;
             break;
         case 's':
             if (n_sets == LOAD_MAX_SETS) {
@@ -87,7 +93,7 @@ static int run(const struct tiered_command *self, int argc, char **argv)
     }
     int result = EXIT_DONE;
     for (int i = optind; i < argc; i++) {
-        int one = validate(argv[i], sets, n_sets, json);
+        int one = validate(argv[i], sets, n_sets, folder, json);
         result = one ? one : result;
     }
     return result;
@@ -96,12 +102,15 @@ static int run(const struct tiered_command *self, int argc, char **argv)
 const struct tiered_command cmd_validate = {
     .name = "validate",
     .summary = "check topology files",
-    .help = "usage: tiered validate [--json] [--set KEY=VALUE]... FILE...\n\n"
+    .help = "usage: tiered validate [--set KEY=VALUE]... [--plugins DIR] [--json] "
+            "FILE...\n\n"
             "Checks each topology FILE: its keys, the plugins' options, and what they\n"
             "mean together. All errors and warnings of a file are reported on stderr\n"
             "with their places, and 'FILE: ok' on stdout when there is no error.\n\n"
             "  --set KEY=VALUE  as if the file said so: run.rounds=3,\n"
             "                   tiers.edge.trainer.mlp.lr=0.1\n"
+            "  --plugins DIR    the folder of plugins; otherwise TIERED_PLUGINS,\n"
+            "                   otherwise lib/tiered beside the program\n"
             "  --json           one JSON object a file on stdout\n\n"
             "Exit codes: 0 every file is fine, 1 a file has an error, 2 usage.\n",
     .run = run,

@@ -85,6 +85,29 @@ same "later name" "error: plugin 'qsgd' is not in this version" "$err"
 check "no folder" 1 "$tiered" plugins list --plugins "$folder/nowhere"
 same "no folder" "error: there is no plugin folder '$folder/nowhere'" "$err"
 
+# every command that uses plugins takes the folder, which wins over the environment
+cat > "$folder/t.yaml" <<'TEXT'
+tiered: 1
+tiers:
+  - name: cloud
+    aggregate: [fedavg]
+  - name: edge
+    fan_out: 2
+    trainer: {softmax: {data: d}}
+    uplink: [zstd]
+TEXT
+python3 "${TIERED_SOURCE:-$PWD}/tests/integration/st.py" write "$folder/a" '{"w": ["F32", [1], [2]]}'
+shipped=${TIERED_TEST_PLUGINS%/tests/plugins}/lib/tiered
+for command in "aggregate --plugin fedavg -o $folder/o $folder/a" \
+    "filter --pipe zstd -o $folder/o $folder/a" "validate $folder/t.yaml" "plan $folder/t.yaml"; do
+    name=${command%% *}
+    check "$name elsewhere" 1 "$tiered" $command
+    grep -q "unknown\|not in" <<< "$err" || { echo "$name elsewhere: $err"; failed=1; }
+    check "$name --plugins" 0 "$tiered" $command --plugins "$shipped"
+    check "$name --plugins nowhere" 1 "$tiered" $command --plugins "$folder/nowhere"
+    same "$name --plugins nowhere" "error: there is no plugin folder '$folder/nowhere'" "$err"
+done
+
 check "no verb" 2 "$tiered" plugins
 same "no verb" "tiered plugins: say 'list' or 'show NAME'
 try 'tiered plugins --help'" "$err"
