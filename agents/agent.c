@@ -199,8 +199,8 @@ static void take_assignment(struct agent *agent, const Tiered__V1__Assignment *a
     if (!agent->assignment) {
         abort();
     }
-    tiered_log(TIERED_LOG_INFO, "agent", NULL, "run '%s': %zu nodes", a->run,
-               a->n_nodes);
+    tiered_log(TIERED_LOG_INFO, "agent", NULL, "run '%s': %zu node%s", a->run,
+               a->n_nodes, a->n_nodes == 1 ? "" : "s");
     start_nodes(agent);
 }
 

@@ -139,7 +139,8 @@ static void draw_tier(const struct report *report, uint32_t tier)
         draw_bar(progress);
     }
     if (report->tiers[tier].rounds) {
-        printf("  %llu rounds", (unsigned long long)report->tiers[tier].rounds);
+        uint64_t rounds = report->tiers[tier].rounds;
+        printf("  %llu round%s", (unsigned long long)rounds, rounds == 1 ? "" : "s");
     }
     putchar('\n');
 }
@@ -330,8 +331,9 @@ void report_end(struct report *report, const char *status, const char *model,
         erase(report);
     }
     format_metrics(&report->metrics, metrics, sizeof(metrics));
-    printf("\nrun %s %s: %llu rounds in %.1f s%s%s\n\n", report->run, status,
-           (unsigned long long)report->tiers[0].rounds, seconds, metrics[0] ? ", " : "",
+    printf("\nrun %s %s: %llu round%s in %.1f s%s%s\n\n", report->run, status,
+           (unsigned long long)report->tiers[0].rounds,
+           report->tiers[0].rounds == 1 ? "" : "s", seconds, metrics[0] ? ", " : "",
            metrics);
     printf("%-12s %6s %7s %14s %13s %12s %12s\n", "tier", "nodes", "rounds",
            "contributions", "examples", "received", "sent");
