@@ -71,25 +71,6 @@ static int make_uses(const struct tiered_plan *plan, uint32_t node,
     return 0;
 }
 
-/* A parent has one pipe for all of its children. */
-static int same_pipes(const struct tiered_plan *plan, const struct tiered_node *parent,
-                      struct tiered_error *err)
-{
-    const struct tiered_settings *first = plan->nodes[parent->first_child].settings;
-    for (uint32_t i = 1; i < parent->n_children; i++) {
-        const struct tiered_node *child = &plan->nodes[parent->first_child + i];
-        if (child->settings->uplink.items != first->uplink.items ||
-            child->settings->downlink.items != first->downlink.items) {
-            return tiered_fail(
-                err, TIERED_ENOTSUP,
-                "node '%s': an uplink or downlink other than its siblings' "
-                "is not in this version",
-                child->name);
-        }
-    }
-    return 0;
-}
-
 static int fill_rules(const struct tiered_plan *plan, uint32_t index,
                       Tiered__V1__NodeAssignment *as, struct tiered_error *err)
 {
@@ -133,7 +114,8 @@ static int fill_children(const struct tiered_plan *plan, uint32_t index,
         as->n_children = i + 1;
     }
     as->initial_child = node->initial_child;
-    if (same_pipes(plan, node, err) < 0 || fill_rules(plan, index, as, err) < 0 ||
+    /* the plan has refused children whose pipes differ: the first one's are all's */
+    if (fill_rules(plan, index, as, err) < 0 ||
         make_uses(plan, index, &node->settings->aggregate, &as->n_strategy,
                   &as->strategy, err) < 0) {
         return -1;

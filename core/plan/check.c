@@ -109,6 +109,34 @@ static void check_link(struct planner *p, const struct variant *parent,
     }
 }
 
+static bool same_pipe(const struct tiered_plugin_list *a,
+                      const struct tiered_plugin_list *b)
+{
+    return a->n == b->n && (a->n == 0 || a->items == b->items);
+}
+
+/* A parent has one pipe for all of its children. */
+static void check_siblings(struct planner *p, const struct variant *first,
+                           const struct variant *v, const struct tiered_node *parent)
+{
+    const struct tiered_settings *a = &first->settings, *b = &v->settings;
+    bool up = same_pipe(&a->uplink, &b->uplink);
+    if (up && same_pipe(&a->downlink, &b->downlink)) {
+        return;
+    }
+    const struct tiered_settings *tier = &p->w->tiers[v->tier].settings;
+    bool first_is_odd = up ? same_pipe(&b->downlink, &tier->downlink)
+                           : same_pipe(&b->uplink, &tier->uplink);
+    struct variant *odd = (struct variant *)(uintptr_t)(first_is_odd ? first : v);
+    if (!odd->reported) {
+        tiered_diag_error(p->diag, odd->given.marks[up ? TIER_DOWNLINK : TIER_UPLINK],
+                          "%s: %s other than its siblings' is not in this version; "
+                          "give all children of '%s' the same",
+                          odd->label, up ? "a downlink" : "an uplink", parent->name);
+    }
+    odd->reported = true;
+}
+
 /* ":7400" and "0.0.0.0:7400" are one address. */
 static const char *skip_any(const char *listen)
 {
@@ -214,7 +242,9 @@ void planner_check(struct planner *p)
             planner_check_rule(p, v, node->n_children);
         }
         for (uint32_t k = 0; k < node->n_children; k++) {
-            check_link(p, v, variant_of(&w->nodes[node->first_child + k]));
+            struct variant *child = variant_of(&w->nodes[node->first_child + k]);
+            check_link(p, v, child);
+            check_siblings(p, variant_of(&w->nodes[node->first_child]), child, node);
         }
     }
     check_addresses(p);

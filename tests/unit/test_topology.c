@@ -351,6 +351,14 @@ static void test_nodes(void **state)
         {NODES("{fog-1: {rounds: {quorum: 9}}}"),
          "6:26: node 'fog-1': a quorum of 9 is above the number of children: 'fog-1' "
          "has 3"},
+        {NODES("{'edge-1-*': {uplink: test-lossy, downlink: []}}"), "ok"},
+        {NODES("{edge-1-1: {uplink: [], downlink: []}}"), "ok"},
+        {NODES("{edge-1-1: {uplink: test-lossy}}"),
+         "6:20: node 'edge-1-1': an uplink other than its siblings' is not in this "
+         "version; give all children of 'fog-1' the same"},
+        {NODES("{edge-1-0: {downlink: test-lossy}}"),
+         "6:20: node 'edge-1-0': a downlink other than its siblings' is not in this "
+         "version; give all children of 'fog-1' the same"},
         {NODES("{fog-1: {agent: 'A b'}}"),
          "6:17: node 'fog-1': the agent 'A b' has no name: " NAME_RULE},
         {NODES("{fog-1: {agent: x, host: h}, fog-0: {agent: x, host: i}}"),
