@@ -12,14 +12,15 @@
 char *spawn_program(struct tiered_error *err)
 {
     char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 32);
+    static const char program[] = "tiered-agent";
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(program));
     if (n < 0) {
         tiered_fail(err, TIERED_EIO, "cannot find this program: %s", strerror(errno));
         return NULL;
     }
     path[n] = '\0';
     char *slash = strrchr(path, '/');
-    strcpy(slash ? slash + 1 : path, "tiered-agent");
+    memcpy(slash ? slash + 1 : path, program, sizeof(program));
     if (access(path, X_OK) < 0) {
         tiered_fail(err, TIERED_ENOENT, "'%s' is not there; build or install it", path);
         return NULL;

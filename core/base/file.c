@@ -170,14 +170,16 @@ int tiered_file_write_parts(const char *path, unsigned mode,
 {
     char target[PATH_MAX];
     struct stat info;
-    if (!realpath(path, target)) {
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        return write_in_place(path, parts, n, err); /* a pipe has no real path */
+    }
+    if (!realpath(path,
+                  target)) { /* a new file, or an error that replace() will name */
         if (strlen(path) >= sizeof(target)) {
             errno = ENAMETOOLONG;
             return fail_errno(err, "write", path);
         }
-        strcpy(target, path); /* a new file, or an error that replace() will name */
-    } else if (stat(target, &info) == 0 && !S_ISREG(info.st_mode)) {
-        return write_in_place(path, parts, n, err);
+        memcpy(target, path, strlen(path) + 1);
     }
     return replace(target, mode, parts, n, err);
 }
