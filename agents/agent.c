@@ -67,7 +67,8 @@ void agent_event(struct agent *agent, const char *name, json_t *fields)
     json_object_set_new(fields, "time", json_string(now));
     json_object_set_new(fields, "agent", json_string(agent->config.name));
     struct event *event = calloc(1, sizeof(*event));
-    if (!event || !(event->json = json_dumps(fields, JSON_COMPACT))) {
+    if (!event ||
+        !(event->json = json_dumps(fields, JSON_COMPACT | JSON_REAL_PRECISION(15)))) {
         abort();
     }
     json_decref(fields);

@@ -138,6 +138,7 @@ static void on_heartbeat(void *user, uint32_t child, const struct tiered_frame *
     struct run *run = user;
     if (run->agent_of_child[child] != UINT32_MAX) {
         report_states(run->report, frame->pb->heartbeat);
+        view_heartbeat(&run->view, frame->pb->heartbeat);
     }
 }
 

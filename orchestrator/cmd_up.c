@@ -31,6 +31,8 @@ static const char help[] =
     "  --json            one JSON object a line on stdout: run_started, "
     "round_committed,\n"
     "                    …, run_finished\n"
+    "  --http-port PORT  of the dashboard, the JSON API and /metrics on 127.0.0.1 "
+    "(any)\n"
     "  --plugins DIR     where the plugins are (default: lib/tiered beside bin)\n"
     "  --log-level L     of the agents' logs: error, warn, info, debug (info)\n"
     "  --help\n"
@@ -47,6 +49,7 @@ enum {
     OPT_PLUGINS,
     OPT_LEVEL,
     OPT_NETWORK,
+    OPT_HTTP,
     OPT_HELP
 };
 
@@ -57,6 +60,7 @@ static const struct option flags[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"plugins", required_argument, NULL, OPT_PLUGINS},
     {"log-level", required_argument, NULL, OPT_LEVEL},
+    {"http-port", required_argument, NULL, OPT_HTTP},
     {"network", no_argument, NULL, OPT_NETWORK},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
@@ -73,6 +77,14 @@ static int later(const char *flag)
 {
     fprintf(stderr, "error: '%s' is not in this version\n", flag);
     return EXIT_FAILED;
+}
+
+static bool parse_port(const char *text, uint16_t *ret)
+{
+    char *end;
+    unsigned long port = strtoul(text, &end, 10);
+    *ret = (uint16_t)port;
+    return *text && !*end && port <= UINT16_MAX;
 }
 
 /* -1: go on; otherwise the exit code. */
@@ -107,6 +119,11 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
             break;
         case OPT_RESUME:
             args->run.resume = true;
+            break;
+        case OPT_HTTP:
+            if (!parse_port(optarg, &args->run.http_port)) {
+                return cmd_usage(self, "'%s' is not a port", optarg);
+            }
             break;
         case OPT_NETWORK:
             return later("--network");

@@ -174,6 +174,7 @@ static void agent_died(struct run *run, struct run_agent *agent, const char *rea
     if (tiered_now_ms() - agent->started_ms > SETTLED_MS) {
         agent->restarts = 0;
     }
+    agent->died++;
     bool again = agent->restarts < MOST_RESTARTS;
     run_event(run, "agent_died",
               json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", agent->planned->name,

@@ -113,7 +113,8 @@ static long long number_of(const json_t *event, const char *key)
 static int record_round(struct record *record, const char *run, const json_t *event,
                         struct tiered_error *err)
 {
-    char *metrics = json_dumps(json_object_get(event, "metrics"), JSON_COMPACT);
+    char *metrics = json_dumps(json_object_get(event, "metrics"),
+                               JSON_COMPACT | JSON_REAL_PRECISION(15));
     int result = execute(
         record, err,
         "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -148,7 +149,7 @@ int record_event(struct record *record, const char *run, const json_t *event,
                  struct tiered_error *err)
 {
     const char *name = text_of(event, "event");
-    char *text = json_dumps(event, JSON_COMPACT);
+    char *text = json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(15));
     if (!text) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }

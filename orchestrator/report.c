@@ -262,7 +262,7 @@ void report_event(struct report *report, const json_t *event)
 {
     const char *name = text(event, "event");
     if (report->form == REPORT_JSON) {
-        char *line = json_dumps(event, JSON_COMPACT);
+        char *line = json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(15));
         if (line) {
             puts(line);
             fflush(stdout);
@@ -283,6 +283,7 @@ void report_event(struct report *report, const json_t *event)
             printf("run %s%s: %u agents, %u nodes, in %s\n", report->run,
                    json_is_true(json_object_get(event, "resumed")) ? " goes on" : "",
                    report->plan->n_agents, report->plan->n_nodes, text(event, "dir"));
+            printf("dashboard: %s\n", text(event, "http"));
             fflush(stdout);
         }
     }

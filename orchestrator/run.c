@@ -34,6 +34,7 @@ void run_event(struct run *run, const char *name, json_t *fields)
     json_decref(fields);
     keep_event(run, event);
     report_event(run->report, event);
+    http_event(run->http, event);
     json_decref(event);
 }
 
@@ -73,6 +74,10 @@ void run_take_event(struct run *run, json_t *event)
     keep_event(run, event);
     if (strcmp(name, "contributions") != 0) {
         report_event(run->report, event);
+        http_event(run->http, event);
+    }
+    if (strcmp(name, "round_committed") == 0) {
+        view_round(&run->view, event);
     }
     if (strcmp(name, "round_committed") == 0 && node &&
         strcmp(node, run->plan->nodes[0].name) == 0) {
@@ -270,6 +275,7 @@ static void take_past_round(void *user, json_t *event)
         return;
     }
     report_past_round(run->report, event);
+    view_round(&run->view, event);
     if (strcmp(node, run->plan->nodes[0].name) == 0) {
         run->rounds = (uint32_t)json_integer_value(json_object_get(event, "round"));
         tiered_metrics_from_json(json_object_get(event, "metrics"), &run->metrics);
@@ -374,8 +380,9 @@ static void tell_started(struct run *run)
                                         (int)run->agents[i].pid, "nodes", nodes));
     }
     run_event(run, "run_started",
-              json_pack("{s:s, s:s, s:b, s:o}", "run", run->id, "dir", run->folder,
-                        "resumed", run->resumed, "agents", agents));
+              json_pack("{s:s, s:s, s:b, s:s, s:o}", "run", run->id, "dir", run->folder,
+                        "resumed", run->resumed, "http", http_url(run->http), "agents",
+                        agents));
 }
 
 static int start(struct run *run, const struct run_options *options,
@@ -386,12 +393,15 @@ static int start(struct run *run, const struct run_options *options,
     if (!run->node_rounds) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
-    if (!run->program || open_folder(run, options, err) < 0 ||
-        open_record(run, options, err) < 0 || tiered_loop_create(&run->loop, err) < 0 ||
+    tiered_wall_text(run->started);
+    if (!run->program || view_create(run->plan, &run->view, err) < 0 ||
+        open_folder(run, options, err) < 0 || open_record(run, options, err) < 0 ||
+        tiered_loop_create(&run->loop, err) < 0 ||
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
         tiered_pool_create(0, &run->pool, err) < 0 || open_network(run, err) < 0 ||
         caller_create(run, err) < 0 || (run->resumed && caller_resume(run, err) < 0) ||
-        fleet_start(run, err) < 0 || make_downlink(run, err) < 0) {
+        fleet_start(run, err) < 0 || make_downlink(run, err) < 0 ||
+        http_create(run, options->http_port, &run->http, err) < 0) {
         return -1;
     }
     tell_started(run);
@@ -401,6 +411,7 @@ static int start(struct run *run, const struct run_options *options,
 
 static void finish(struct run *run)
 {
+    http_destroy(run->http);
     fleet_finish(run);
     caller_destroy(run);
     tiered_downlink_destroy(run->downlink);
@@ -414,6 +425,7 @@ static void finish(struct run *run)
     }
     free(run->agent_of_child);
     free(run->node_rounds);
+    view_finish(&run->view);
     free(run->program);
     free(run->id);
     free(run->folder);

@@ -21,10 +21,12 @@
 #include "core/net/net.h"
 #include "core/plan/plan.h"
 #include "orchestrator/assign.h"
+#include "orchestrator/http.h"
 #include "orchestrator/record.h"
 #include "orchestrator/report.h"
 #include "orchestrator/resume.h"
 #include "orchestrator/spawn.h"
+#include "orchestrator/view.h"
 
 enum run_stage {
     RUN_STARTING,
@@ -42,10 +44,11 @@ enum run_status {
 
 struct run_agent {
     const struct tiered_planned_agent *planned;
-    pid_t pid;      /* 0: not running */
-    int pidfd;      /* of an adopted one, which is no child of ours; -1 */
-    uint32_t child; /* in the downlink */
-    unsigned restarts;
+    pid_t pid;         /* 0: not running */
+    int pidfd;         /* of an adopted one, which is no child of ours; -1 */
+    uint32_t child;    /* in the downlink */
+    unsigned restarts; /* in a row */
+    unsigned died;     /* in all */
     bool connected, given_up;
     uint64_t started_ms, silent_since_ms;
     struct tiered_timer retry;
@@ -58,6 +61,9 @@ struct run {
     struct tiered_plugins *plugins;
     const char *plugins_folder, *log_level;
     struct report *report;
+    struct view view;
+    struct http *http;
+    char started[32]; /* when */
 
     char *id, *folder; /* absolute */
     char token[65];
@@ -103,6 +109,7 @@ struct run_options {
     const char *runs_folder, *plugins_folder, *topology_path, *log_level;
     struct resume_topology topology;
     bool resume;
+    uint16_t http_port; /* 0: any */
 };
 /** Run it; the exit code. What happened was told through `report`. */
 int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,

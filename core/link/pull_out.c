@@ -46,7 +46,9 @@ static const struct tiered_conn_handler pull_handler = {.on_closed = pull_closed
 static void count_bytes(void *user, size_t bytes)
 {
     struct pull_out *pull = user;
-    pull->downlink->bytes_down += bytes;
+    if (pull->node[0]) { /* an observer is no child: its bytes are not the round's */
+        pull->downlink->bytes_down += bytes;
+    }
 }
 
 static void turn_away(struct pull_out *pull, enum tiered_code code, const char *reason)

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run as others see it: JSON and metrics. */
+#include "orchestrator/view.h"
+
+#include "core/model/metrics.h"
+#include "orchestrator/run.h"
+
+int view_create(const struct tiered_plan *plan, struct view *ret,
+                struct tiered_error *err)
+{
+    ret->plan = plan;
+    ret->nodes = calloc(plan->n_nodes, sizeof(*ret->nodes));
+    return ret->nodes ? 0 : tiered_fail(err, TIERED_ENOMEM, "out of memory");
+}
+
+void view_finish(struct view *view)
+{
+    free(view->nodes);
+    view->nodes = NULL;
+}
+
+void view_heartbeat(struct view *view, const Tiered__V1__Heartbeat *heartbeat)
+{
+    for (size_t i = 0; i < heartbeat->n_nodes; i++) {
+        const Tiered__V1__NodeState *s = heartbeat->nodes[i];
+        uint32_t index = tiered_plan_find(view->plan, s->node);
+        if (index == TIERED_NO_NODE) {
+            continue;
+        }
+        struct view_node *node = &view->nodes[index];
+        struct tiered_path path = {.depth = (uint32_t)s->n_path};
+        char text[192];
+        memcpy(path.n, s->path, s->n_path * sizeof(*path.n)); /* bounded by the wire */
+        tiered_path_text(&path, text);
+        snprintf(node->path, sizeof(node->path), "%.63s", text);
+        snprintf(node->state, sizeof(node->state), "%s", s->state);
+        snprintf(node->why, sizeof(node->why), "%s", s->why);
+        node->progress = s->progress;
+        node->bytes_up = s->bytes_up;
+        node->bytes_down = s->bytes_down;
+        node->seen_ms = tiered_now_ms();
+    }
+}
+
+static uint64_t number(const json_t *event, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(event, key));
+}
+
+void view_round(struct view *view, const json_t *event)
+{
+    const char *name = json_string_value(json_object_get(event, "node"));
+    uint32_t index = name ? tiered_plan_find(view->plan, name) : TIERED_NO_NODE;
+    if (index == TIERED_NO_NODE) {
+        return;
+    }
+    struct view_node *node = &view->nodes[index];
+    node->rounds++;
+    node->contributions += number(event, "contributions");
+    node->num_examples += number(event, "num_examples");
+    node->round_seconds = json_number_value(json_object_get(event, "seconds"));
+}
+
+/* ---- JSON ---- */
+
+static const char *stage_name(enum run_stage stage)
+{
+    static const char *const names[] = {"starting", "initial", "running", "finishing",
+                                        "stopping"};
+    return names[stage];
+}
+
+json_t *view_run_json(const struct run *run)
+{
+    const struct tiered_run_settings *settings =
+        tiered_topology_run(run->plan->topology);
+    bool has_model = !tiered_digest_is_none(&run->fetched);
+    json_t *tiers = json_array();
+    for (uint32_t t = 0; t < run->plan->n_tiers; t++) {
+        json_array_append_new(
+            tiers, json_pack("{s:s, s:I}", "name",
+                             tiered_topology_tier(run->plan->topology, t)->name,
+                             "nodes", (json_int_t)run->plan->tier_counts[t]));
+    }
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:o}", "run", run->id,
+        "name", settings->name, "dir", run->folder, "status", stage_name(run->stage),
+        "started", run->started, "rounds", (json_int_t)run->rounds, "rounds_total",
+        (json_int_t)settings->rounds, "metrics", tiered_metrics_json(&run->metrics),
+        "model", has_model ? json_string(run->model_path) : json_null(), "generation",
+        (json_int_t)run->plan->generation, "tiers", tiers);
+}
+
+json_t *view_nodes_json(const struct run *run)
+{
+    json_t *list = json_array();
+    uint64_t now = tiered_now_ms();
+    for (uint32_t i = 0; i < run->plan->n_nodes; i++) {
+        const struct tiered_node *node = &run->plan->nodes[i];
+        const struct view_node *v = &run->view.nodes[i];
+        bool root = node->parent == TIERED_NO_NODE;
+        json_t *silent =
+            v->seen_ms ? json_real((double)(now - v->seen_ms) / 1000.0) : json_null();
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:I, s:I, s:s, s:o}",
+                      "node", node->name, "tier",
+                      tiered_topology_tier(run->plan->topology, node->tier)->name,
+                      "parent", root ? "" : run->plan->nodes[node->parent].name,
+                      "agent", run->plan->agents[node->agent].name, "connected",
+                      run->agents[node->agent].connected, "state",
+                      v->state[0] ? v->state : "starting", "path", v->path, "progress",
+                      (double)v->progress, "bytes_up", (json_int_t)v->bytes_up,
+                      "bytes_down", (json_int_t)v->bytes_down, "why", v->why,
+                      "silent_seconds", silent));
+    }
+    return list;
+}
+
+/* ---- Prometheus ---- */
+
+static void describe(struct tiered_bytes *out, const char *name, const char *type,
+                     const char *help)
+{
+    tiered_bytes_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* Names are [a-z0-9._-] and need no escapes. */
+static void labelled(struct tiered_bytes *out, const char *name, const struct run *run,
+                     uint32_t node, double value)
+{
+    const struct tiered_node *n = &run->plan->nodes[node];
+    tiered_bytes_printf(out, "%s{node=\"%s\",tier=\"%s\"} %.17g\n", name, n->name,
+                        tiered_topology_tier(run->plan->topology, n->tier)->name,
+                        value);
+}
+
+struct series {
+    const char *name, *type, *help;
+    double (*value)(const struct run *run, uint32_t node);
+    bool inner; /* nodes with children alone */
+};
+
+static double up_value(const struct run *run, uint32_t node)
+{
+    return run->agents[run->plan->nodes[node].agent].connected ? 1 : 0;
+}
+static double rounds_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].rounds;
+}
+static double contributions_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].contributions;
+}
+static double examples_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].num_examples;
+}
+static double seconds_value(const struct run *run, uint32_t node)
+{
+    return run->view.nodes[node].round_seconds;
+}
+static double bytes_up_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].bytes_up;
+}
+static double bytes_down_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].bytes_down;
+}
+
+static const struct series all_series[] = {
+    {"tiered_node_up", "gauge", "Whether the agent of the node is connected.", up_value,
+     false},
+    {"tiered_rounds_total", "counter", "Rounds that the node committed.", rounds_value,
+     true},
+    {"tiered_contributions_total", "counter", "Updates counted in these rounds.",
+     contributions_value, true},
+    {"tiered_examples_total", "counter", "Examples behind these updates.",
+     examples_value, true},
+    {"tiered_round_seconds", "gauge", "How long the last round took.", seconds_value,
+     true},
+    {"tiered_uplink_bytes_total", "counter", "Encoded bytes sent to the parent.",
+     bytes_up_value, false},
+    {"tiered_downlink_bytes_total", "counter",
+     "Encoded bytes received from the parent.", bytes_down_value, false},
+};
+
+static void put_series(struct tiered_bytes *out, const struct run *run,
+                       const struct series *s)
+{
+    describe(out, s->name, s->type, s->help);
+    for (uint32_t i = 0; i < run->plan->n_nodes; i++) {
+        if (!s->inner || run->plan->nodes[i].n_children > 0) {
+            labelled(out, s->name, run, i, s->value(run, i));
+        }
+    }
+}
+
+static void put_restarts(struct tiered_bytes *out, const struct run *run)
+{
+    describe(out, "tiered_agent_restarts_total", "counter",
+             "How often an agent died and was started again.");
+    for (uint32_t i = 0; i < run->plan->n_agents; i++) {
+        tiered_bytes_printf(out, "tiered_agent_restarts_total{agent=\"%s\"} %u\n",
+                            run->plan->agents[i].name, run->agents[i].died);
+    }
+}
+
+/* A metric's name is the trainer's: as a label its odd characters are replaced. */
+static void put_run_metrics(struct tiered_bytes *out, const struct run *run)
+{
+    describe(out, "tiered_run_metric", "gauge",
+             "Metrics of the root's last round, averaged by examples.");
+    for (uint32_t i = 0; i < run->metrics.n; i++) {
+        char name[sizeof(run->metrics.items[i].name)];
+        snprintf(name, sizeof(name), "%s", run->metrics.items[i].name);
+        for (char *c = name; *c; c++) {
+            *c = *c == '"' || *c == '\\' || (unsigned char)*c < ' ' ? '_' : *c;
+        }
+        tiered_bytes_printf(out, "tiered_run_metric{metric=\"%s\"} %.17g\n", name,
+                            run->metrics.items[i].value);
+    }
+}
+
+char *view_metrics(const struct run *run)
+{
+    struct tiered_bytes out = {0};
+    describe(&out, "tiered_run_info", "gauge", "The run; always 1.");
+    tiered_bytes_printf(&out, "tiered_run_info{run=\"%s\",status=\"%s\"} 1\n", run->id,
+                        stage_name(run->stage));
+    for (size_t i = 0; i < TIERED_COUNT(all_series); i++) {
+        put_series(&out, run, &all_series[i]);
+    }
+    put_restarts(&out, run);
+    put_run_metrics(&out, run);
+    return (char *)out.data;
+}
