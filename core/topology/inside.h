@@ -6,54 +6,9 @@
 #ifndef TIERED_CORE_TOPOLOGY_INSIDE_H
 #define TIERED_CORE_TOPOLOGY_INSIDE_H
 
+#include "core/topology/keys.h"
 #include "core/topology/topology.h"
 #include "core/value/arena.h"
-
-enum key_type {
-    KEY_TEXT,      /* const char * */
-    KEY_NAME,      /* const char *: [a-z0-9][a-z0-9._-]{0,62} */
-    KEY_COUNT,     /* uint32_t, min..max */
-    KEY_INTEGER,   /* uint64_t, min..max */
-    KEY_NUMBER,    /* double, finite */
-    KEY_BOOLEAN,   /* bool */
-    KEY_CHOICE,    /* int32_t, or bool for two: index of one of `choices` */
-    KEY_SHARE,     /* double: a percentage */
-    KEY_QUORUM,    /* quorum and quorum_count of struct tiered_rounds */
-    KEY_DURATION,  /* uint64_t ms */
-    KEY_BYTES,     /* uint64_t */
-    KEY_STRATEGY,  /* struct tiered_plugin_list: an aggregator, then optimizers */
-    KEY_UPLINK,    /* struct tiered_plugin_list: filters, a group last */
-    KEY_DOWNLINK,  /* struct tiered_plugin_list: filters */
-    KEY_TRANSPORT, /* struct tiered_plugin_ref */
-    KEY_TRAINER,   /* struct tiered_plugin_ref */
-    KEY_MODEL,     /* const char *: an absolute path, NULL for {from: trainer} */
-    KEY_SECTION,   /* a mapping of `nested` keys; their offsets are the outer struct's
-                    */
-    KEY_VALUE,     /* const struct tiered_value *, read by its own code */
-    KEY_LATER,     /* not in this version: only nothing or an empty list */
-};
-
-/* Where a tier's key has a meaning. */
-enum key_where {
-    KEY_STRUCTURE = 1, /* only in tiers: */
-    KEY_INNER = 2,     /* nodes with children */
-    KEY_LEAF = 4,      /* nodes without */
-    KEY_BELOW = 8,     /* nodes with a parent */
-};
-
-struct key_row {
-    const char *name;
-    enum key_type type;
-    uint32_t id; /* its bit in struct given: one numbering a family of tables */
-    size_t offset, size;
-    double min, max;
-    const char *const *choices; /* NULL-terminated */
-    uint32_t n_now;             /* choices from here on are for a later version */
-    const struct key_row *nested;
-    size_t n_nested;
-    unsigned where;
-    const char *help;
-};
 
 /** Which keys were written, and where. */
 struct given {
@@ -172,9 +127,6 @@ struct loader {
     struct tiered_plugins *plugins;
     struct tiered_diagnostics *diag;
 };
-
-extern const struct key_row tiered_top_rows[], tiered_tier_rows[];
-extern const size_t tiered_top_n_rows, tiered_tier_n_rows;
 
 /** Read `value` (a mapping) into `out` by the rows; problems go to the diagnostics,
     with `what` in front ("tier 'fog'"; "" for the file itself). Keys with one of the

@@ -9,7 +9,6 @@
 #include "tiered/optimizer.h"
 
 #define QUOTE_CHARS 60
-#define MAX_STAGES  16 /* of a pipe or strategy */
 
 /* NAME, or {NAME: {options}}. */
 static int split(struct loader *l, const char *what, const struct tiered_value *value,
@@ -144,10 +143,10 @@ static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
     const struct tiered_value *const *items;
     size_t n = list_of(value, &items, &value);
     *ret = (struct tiered_plugin_list){0};
-    if (n > MAX_STAGES) {
+    if (n > TIERED_MAX_STAGES) {
         tiered_diag_error(l->diag, value->mark,
-                          "%s: %zu plugins in one list; %d is the most", what, n,
-                          MAX_STAGES);
+                          "%s: %zu plugins in one list; %u is the most", what, n,
+                          TIERED_MAX_STAGES);
         return NULL;
     }
     struct tiered_plugin_ref *refs =

@@ -47,10 +47,11 @@ static const struct key_row rounds_rows[] = {
 };
 
 const struct key_row tiered_tier_rows[] = {
-    {"name", KEY_NAME, TIER_NAME, TIER(name), .where = KEY_STRUCTURE,
+    {"name", KEY_NAME, TIER_NAME, TIER(name), .where = KEY_STRUCTURE | KEY_REQUIRED,
      .help = "the tier's name; its nodes' names begin with it"},
     {"fan_out", KEY_INTEGER, TIER_FAN_OUT, TIER(fan_out), .min = 1, .max = 1e6,
-     .where = KEY_STRUCTURE, .help = "nodes under each node of the tier above"},
+     .where = KEY_STRUCTURE | KEY_BELOW,
+     .help = "nodes under each node of the tier above"},
     {"aggregate", KEY_STRATEGY, TIER_AGGREGATE, SETTING(aggregate), .where = KEY_INNER,
      .help = "one aggregator, then optimizers"},
     {"trainer", KEY_TRAINER, TIER_TRAINER, SETTING(trainer), .where = KEY_LEAF,
@@ -88,7 +89,8 @@ const struct key_row tiered_tier_rows[] = {
 const size_t tiered_tier_n_rows = TIERED_COUNT(tiered_tier_rows);
 
 static const struct key_row stop_rows[] = {
-    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric), .help = "such as accuracy"},
+    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric), .where = KEY_REQUIRED,
+     .help = "such as accuracy"},
     {"at_least", KEY_NUMBER, TOP_AT_LEAST, TOP(at_least), .help = "stop at or above"},
     {"at_most", KEY_NUMBER, TOP_AT_MOST, TOP(at_most), .help = "stop at or below"},
 };
@@ -120,15 +122,16 @@ static const struct key_row orchestrator_rows[] = {
 
 const struct key_row tiered_top_rows[] = {
     {"tiered", KEY_INTEGER, TOP_TIERED, TOP(version), .min = 1, .max = 1,
-     .help = "the format's version: 1"},
+     .where = KEY_REQUIRED, .help = "the format's version: 1"},
     {"name", KEY_NAME, TOP_NAME, TOP(name), .help = "the topology's name"},
     {"run", KEY_SECTION, TOP_RUN, NESTED(run_rows), .help = "what one run does"},
-    {"defaults", KEY_VALUE, TOP_DEFAULTS, TOP(defaults),
+    {"defaults", KEY_DEFAULTS, TOP_DEFAULTS, TOP(defaults),
      .help = "tier keys that hold where a tier says nothing"},
     {"orchestrator", KEY_SECTION, TOP_ORCHESTRATOR, NESTED(orchestrator_rows),
      .help = "where the orchestrator is"},
-    {"tiers", KEY_VALUE, TOP_TIERS, TOP(tiers), .help = "root first"},
-    {"tree", KEY_VALUE, TOP_TREE, TOP(tree), .help = "an irregular tree of names"},
-    {"nodes", KEY_VALUE, TOP_NODES, TOP(nodes), .help = "exceptions by name or glob"},
+    {"tiers", KEY_TIERS, TOP_TIERS, TOP(tiers), .where = KEY_REQUIRED,
+     .help = "root first"},
+    {"tree", KEY_TREE, TOP_TREE, TOP(tree), .help = "an irregular tree of names"},
+    {"nodes", KEY_NODES, TOP_NODES, TOP(nodes), .help = "exceptions by name or glob"},
 };
 const size_t tiered_top_n_rows = TIERED_COUNT(tiered_top_rows);

@@ -7,7 +7,6 @@
 
 #include "core/topology/inside.h"
 
-#define MAX_TEXT    255
 #define QUOTE_CHARS 60 /* of the user's text in a message */
 
 /* A key at hand: where it is, and what to call it ("tier 'fog': rounds.quorum"). */
@@ -78,8 +77,8 @@ static int read_text(const struct place *p, void *field)
     if (!is_scalar(p->value) || !*p->value->text) {
         return wrong(p, "text");
     }
-    if (strlen(p->value->text) > MAX_TEXT) {
-        return complain(p, "is longer than %d bytes", MAX_TEXT);
+    if (strlen(p->value->text) > TIERED_MAX_KEY_TEXT) {
+        return complain(p, "is longer than %u bytes", TIERED_MAX_KEY_TEXT);
     }
     char *checked = topology_words_expand(p->value->text, NULL, &err);
     free(checked);
@@ -354,7 +353,10 @@ static int read_key(const struct place *p, void *field)
         return read_model(p, field);
     case KEY_LATER:
         return read_later(p);
-    case KEY_VALUE:
+    case KEY_DEFAULTS:
+    case KEY_TIERS:
+    case KEY_TREE:
+    case KEY_NODES:
         *(const struct tiered_value **)field = p->value;
         return 0;
     default:
