@@ -32,6 +32,8 @@ __attribute__((format(printf, 2, 3))) int cmd_usage(const struct tiered_command 
 int cmd_bad_flag(const struct tiered_command *self, int result, char **argv);
 /** "error: text" (or file:line:col: error: text) to stderr; returns EXIT_FAILED. */
 int cmd_error(const struct tiered_error *err);
+/** For tiered_plugins_all: "warning: text" of a file that is no plugin, to stderr. */
+void cmd_warn_refused(void *user, const char *path, const struct tiered_error *err);
 
 extern const struct tiered_command *const tiered_commands[]; /* NULL-terminated */
 

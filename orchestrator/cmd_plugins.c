@@ -179,19 +179,12 @@ static int print_json(json_t *value)
     return EXIT_DONE;
 }
 
-static void warn_refused(void *user, const char *path, const struct tiered_error *err)
-{
-    (void)user;
-    (void)path; /* the text names it */
-    fprintf(stderr, "warning: %s\n", err->text);
-}
-
 static int list(struct tiered_plugins *plugins, bool json)
 {
     struct tiered_error err;
     const struct tiered_loaded *const *all;
     size_t n;
-    if (tiered_plugins_all(plugins, &all, &n, warn_refused, NULL, &err) < 0) {
+    if (tiered_plugins_all(plugins, &all, &n, cmd_warn_refused, NULL, &err) < 0) {
         return cmd_error(&err);
     }
     if (json) {

@@ -5,6 +5,7 @@
 
 #include "orchestrator/cmd.h"
 #include "orchestrator/load.h"
+#include "orchestrator/schema.h"
 
 static json_t *problems(const struct tiered_diagnostics *diag, bool warnings)
 {
@@ -54,6 +55,17 @@ static int validate(const char *path, const char *const *sets, size_t n_sets,
     return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
+static int print_schema(const char *folder)
+{
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_plugins_destroyp)
+    struct tiered_plugins *plugins = tiered_plugins_create(folder, &err);
+    if (!plugins || schema_print(plugins, cmd_warn_refused, stdout, &err) < 0) {
+        return cmd_error(&err);
+    }
+    return EXIT_DONE;
+}
+
 static int run(const struct tiered_command *self, int argc, char **argv)
 {
     static const struct option flags[] = {
@@ -61,12 +73,13 @@ static int run(const struct tiered_command *self, int argc, char **argv)
         {"json", no_argument, NULL, 'j'},
         {"plugins", required_argument, NULL, 'p'},
         {"set", required_argument, NULL, 's'},
+        {"schema", no_argument, NULL, 'S'},
         {0},
     };
     const char *sets[LOAD_MAX_SETS];
     const char *folder = NULL;
     size_t n_sets = 0;
-    bool json = false;
+    bool json = false, schema = false;
     int flag;
     while ((flag = getopt_long(argc, argv, ":h", flags, NULL)) != -1) {
         switch (flag) {
@@ -78,6 +91,9 @@ static int run(const struct tiered_command *self, int argc, char **argv)
         case 'p':
             folder = optarg;
             break;
+        case 'S':
+            schema = true;
+            break;
         case 's':
             if (n_sets == LOAD_MAX_SETS) {
                 return cmd_usage(self, "more than %d times --set", LOAD_MAX_SETS);
@@ -87,6 +103,11 @@ static int run(const struct tiered_command *self, int argc, char **argv)
         default:
             return cmd_bad_flag(self, flag, argv);
         }
+    }
+    if (schema) {
+        return optind == argc && !json && !n_sets
+                   ? print_schema(folder)
+                   : cmd_usage(self, "--schema takes no FILE, --json or --set");
     }
     if (optind == argc) {
         return cmd_usage(self, "which FILE?");
@@ -102,16 +123,23 @@ static int run(const struct tiered_command *self, int argc, char **argv)
 const struct tiered_command cmd_validate = {
     .name = "validate",
     .summary = "check topology files",
-    .help = "usage: tiered validate [--set KEY=VALUE]... [--plugins DIR] [--json] "
-            "FILE...\n\n"
-            "Checks each topology FILE: its keys, the plugins' options, and what they\n"
-            "mean together. All errors and warnings of a file are reported on stderr\n"
-            "with their places, and 'FILE: ok' on stdout when there is no error.\n\n"
-            "  --set KEY=VALUE  as if the file said so: run.rounds=3,\n"
-            "                   tiers.edge.trainer.mlp.lr=0.1\n"
-            "  --plugins DIR    the folder of plugins; otherwise TIERED_PLUGINS,\n"
-            "                   otherwise lib/tiered beside the program\n"
-            "  --json           one JSON object a file on stdout\n\n"
-            "Exit codes: 0 every file is fine, 1 a file has an error, 2 usage.\n",
+    .help =
+        "usage: tiered validate [--set KEY=VALUE]... [--plugins DIR] [--json] "
+        "FILE...\n"
+        "       tiered validate --schema [--plugins DIR]\n\n"
+        "Checks each topology FILE: its keys, the plugins' options, and what they\n"
+        "mean together. All errors and warnings of a file are reported on stderr\n"
+        "with their places, and 'FILE: ok' on stdout when there is no error.\n\n"
+        "  --set KEY=VALUE  as if the file said so: run.rounds=3,\n"
+        "                   tiers.edge.trainer.mlp.lr=0.1\n"
+        "  --plugins DIR    the folder of plugins; otherwise TIERED_PLUGINS,\n"
+        "                   otherwise lib/tiered beside the program\n"
+        "  --json           one JSON object a file on stdout\n"
+        "  --schema         print the JSON Schema of topology files, with all that\n"
+        "                   the plugins say of their options, for editors; a file\n"
+        "                   whose first line is\n"
+        "                   '# yaml-language-server: $schema=topology.schema.json'\n"
+        "                   is completed and checked by the one beside it\n\n"
+        "Exit codes: 0 every file is fine, 1 a file has an error, 2 usage.\n",
     .run = run,
 };

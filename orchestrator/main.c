@@ -45,6 +45,13 @@ int cmd_error(const struct tiered_error *err)
     return EXIT_FAILED;
 }
 
+void cmd_warn_refused(void *user, const char *path, const struct tiered_error *err)
+{
+    (void)user;
+    (void)path; /* the text names it */
+    fprintf(stderr, "warning: %s\n", err->text);
+}
+
 static void print_help(FILE *out)
 {
     fputs("usage: tiered COMMAND [ARGUMENT]...\n\n"
