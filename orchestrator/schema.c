@@ -223,20 +223,20 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
     return schema_object(s, properties, required, may_be_null);
 }
 
-/* Of every list: at most so many; one plugin may stand without a list. */
+/* One plugin may stand without a list. */
 static json_t *strategy_json(void)
 {
-    return json_pack("{s:[{s:s, s:[o], s:o, s:i, s:i}, o]}", "anyOf", "type", "array",
-                     "items", schema_ref("aggregator"), "additionalItems",
-                     schema_ref("optimizer"), "minItems", 1, "maxItems",
-                     TIERED_MAX_STAGES, schema_ref("aggregator"));
+    return json_pack(
+        "{s:[o, {s:s, s:[o], s:o, s:i, s:i}]}", "anyOf", schema_ref("aggregator"),
+        "type", "array", "items", schema_ref("aggregator"), "additionalItems",
+        schema_ref("optimizer"), "minItems", 1, "maxItems", TIERED_MAX_STAGES);
 }
 
 static json_t *pipe_json(const char *stage)
 {
-    return json_pack("{s:[{s:s, s:o, s:i}, o, {s:s}]}", "anyOf", "type", "array",
-                     "items", schema_ref(stage), "maxItems", TIERED_MAX_STAGES,
-                     schema_ref(stage), "type", "null");
+    return json_pack("{s:[o, {s:s, s:o, s:i}, {s:s}]}", "anyOf", schema_ref(stage),
+                     "type", "array", "items", schema_ref(stage), "maxItems",
+                     TIERED_MAX_STAGES, "type", "null");
 }
 
 /* Of the tree: names, or names with what is below them. */

@@ -62,7 +62,9 @@ static void add_name(struct schema *s, struct alternatives *a, const char *name,
     }
 }
 
-static json_t *alternatives_json(struct schema *s, const struct alternatives *a)
+/* `title` is how editors call the mapping in messages. */
+static json_t *alternatives_json(struct schema *s, const struct alternatives *a,
+                                 const char *title)
 {
     json_t *any = json_array();
     if (json_array_size(a->names)) {
@@ -72,9 +74,10 @@ static json_t *alternatives_json(struct schema *s, const struct alternatives *a)
     }
     if (json_object_size(a->properties)) {
         schema_add(s, any,
-                   json_pack("{s:s, s:O, s:b, s:i, s:i}", "type", "object",
-                             "properties", a->properties, "additionalProperties", 0,
-                             "minProperties", 1, "maxProperties", 1));
+                   json_pack("{s:s, s:s, s:O, s:b, s:i, s:i}", "title", title, "type",
+                             "object", "properties", a->properties,
+                             "additionalProperties", 0, "minProperties", 1,
+                             "maxProperties", 1));
     }
     schema_add(s, any, schema_ref("variable"));
     json_decref(a->names);
@@ -96,7 +99,7 @@ static json_t *choice_json(struct schema *s, const struct tiered_option *row,
             add_mapping(s, &a, one.name, help, &nested);
         }
     }
-    return alternatives_json(s, &a);
+    return alternatives_json(s, &a, row->name);
 }
 
 static json_t *number_json(struct schema *s, const struct tiered_option *row)
@@ -120,10 +123,10 @@ static json_t *number_json(struct schema *s, const struct tiered_option *row)
     return object;
 }
 
-/* A plain 0 or true is text as well where text is wanted. */
+/* A plain 0 is text as well where text is wanted. */
 static json_t *text_json(void)
 {
-    return json_pack("{s:[s, s, s]}", "type", "string", "number", "boolean");
+    return json_pack("{s:[s, s]}", "type", "string", "number");
 }
 
 static json_t *value_json(struct schema *s, const struct tiered_option *row,
@@ -182,16 +185,24 @@ static json_t *default_json(const struct tiered_option *row)
     return value;
 }
 
+/* Editors insert a default as it is, and a plain text in YAML cannot begin with these:
+   such a default is only told. */
+static bool needs_quotes(const struct tiered_option *row)
+{
+    return row->type == TIERED_STRING && row->fallback && *row->fallback &&
+           strchr("{}[]\"'#&*!|>%@`,?:- ", *row->fallback);
+}
+
 /* The help, and the unit where it is not a word of the text's. */
 static json_t *description_json(const struct tiered_option *row)
 {
-    if (!row->unit) {
-        return json_string(row->help);
-    }
-    bool path = row->type == TIERED_STRING && strcmp(row->unit, "path") == 0;
-    return json_sprintf("%s (%s)", row->help,
-                        path ? "a relative path starts at the topology's folder"
-                             : row->unit);
+    bool path = row->type == TIERED_STRING && row->unit && !strcmp(row->unit, "path");
+    const char *unit =
+        path ? "a relative path starts at the topology's folder" : row->unit;
+    bool told = needs_quotes(row);
+    return json_sprintf("%s%s%s%s%s%s", row->help, unit ? " (" : "", unit ? unit : "",
+                        unit ? ")" : "", told ? "; default " : "",
+                        told ? row->fallback : "");
 }
 
 static json_t *option_json(struct schema *s, const struct tiered_option *row,
@@ -199,7 +210,7 @@ static json_t *option_json(struct schema *s, const struct tiered_option *row,
 {
     json_t *object = value_json(s, row, row_size);
     schema_put(s, object, "description", description_json(row));
-    if (row->fallback) {
+    if (row->fallback && !needs_quotes(row)) {
         schema_put(s, object, "default", default_json(row));
     }
     return object;
@@ -217,5 +228,5 @@ json_t *schema_kind(struct schema *s, enum tiered_kind kind)
             add_mapping(s, &a, plugin->name, plugin->summary, &rows);
         }
     }
-    return alternatives_json(s, &a);
+    return alternatives_json(s, &a, tiered_kind_name(kind));
 }
