@@ -321,6 +321,8 @@ static void leaf_state(struct node *node, Tiered__V1__NodeState *state)
     struct leaf *leaf = leaf_of(node);
     state->state = (char *)(leaf->busy ? leaf->doing : "waiting");
     if (leaf->running) {
+        state->path = leaf->running->path.n;
+        state->n_path = leaf->running->path.depth;
         state->progress =
             (float)atomic_load(&leaf->running->hosting.progress_ppm) / 1e6f;
     }

@@ -40,9 +40,15 @@ extern const struct tiered_command *const tiered_commands[]; /* NULL-terminated 
 extern const struct tiered_command cmd_aggregate;
 extern const struct tiered_command cmd_filter;
 extern const struct tiered_command cmd_init;
+extern const struct tiered_command cmd_logs;
+extern const struct tiered_command cmd_model;
 extern const struct tiered_command cmd_plan;
 extern const struct tiered_command cmd_plugins;
+extern const struct tiered_command cmd_runs;
+extern const struct tiered_command cmd_status;
 extern const struct tiered_command cmd_up;
 extern const struct tiered_command cmd_validate;
+extern const struct tiered_command cmd_watch;
+extern const struct tiered_command cmd_why;
 
 #endif

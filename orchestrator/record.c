@@ -183,7 +183,9 @@ int record_resume(struct record *record, const char *run, struct tiered_error *e
                    "s", run);
 }
 
-int record_status(const char *folder, char *out, size_t size)
+/* One row of one query on a run folder's record; `take` gets the row. -1: no row. */
+static int query(const char *folder, const char *sql,
+                 void (*take)(sqlite3_stmt *row, void *user), void *user)
 {
     char path[4096];
     sqlite3 *db = NULL;
@@ -191,15 +193,88 @@ int record_status(const char *folder, char *out, size_t size)
     int result = -1;
     snprintf(path, sizeof(path), "%s/run.db", folder);
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(db, "SELECT status FROM runs", -1, &statement, NULL) ==
-            SQLITE_OK &&
+        sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK &&
         sqlite3_step(statement) == SQLITE_ROW) {
-        const char *status = (const char *)sqlite3_column_text(statement, 0);
-        snprintf(out, size, "%s", status ? status : "");
+        take(statement, user);
         result = 0;
     }
     sqlite3_finalize(statement);
     sqlite3_close(db);
+    return result;
+}
+
+struct text_out {
+    char *text;
+    size_t size;
+};
+
+static void take_text(sqlite3_stmt *row, void *user)
+{
+    struct text_out *out = user;
+    const char *text = (const char *)sqlite3_column_text(row, 0);
+    snprintf(out->text, out->size, "%s", text ? text : "");
+}
+
+int record_status(const char *folder, char *out, size_t size)
+{
+    struct text_out text = {out, size};
+    return query(folder, "SELECT status FROM runs", take_text, &text);
+}
+
+static void take_round(sqlite3_stmt *row, void *user)
+{
+    struct record_summary *summary = user;
+    const char *metrics = (const char *)sqlite3_column_text(row, 1);
+    summary->rounds = sqlite3_column_int64(row, 0);
+    summary->metrics = metrics ? json_loads(metrics, 0, NULL) : NULL;
+}
+
+void record_summary(const char *folder, struct record_summary *ret)
+{
+    struct text_out started = {ret->started, sizeof(ret->started)};
+    query(folder, "SELECT started FROM runs", take_text, &started);
+    query(folder,
+          "SELECT round, metrics FROM rounds WHERE path NOT LIKE '%.%'"
+          " ORDER BY round DESC LIMIT 1",
+          take_round, ret);
+}
+
+static void take_json(sqlite3_stmt *row, void *user)
+{
+    const char *text = (const char *)sqlite3_column_text(row, 0);
+    *(json_t **)user = text ? json_loads(text, 0, NULL) : NULL;
+}
+
+static bool hosts(const json_t *agent, const char *node)
+{
+    size_t i;
+    json_t *name;
+    if (strcmp(text_of(agent, "name"), node) == 0) {
+        return true;
+    }
+    json_array_foreach (json_object_get(agent, "nodes"), i, name) {
+        if (strcmp(json_string_value(name) ? json_string_value(name) : "", node) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int record_agent_of(const char *folder, const char *node, char *out, size_t size)
+{
+    json_t *event = NULL, *agent;
+    size_t i;
+    int result = -1;
+    query(folder, "SELECT json FROM events WHERE event = 'run_started' LIMIT 1",
+          take_json, &event);
+    json_array_foreach (json_object_get(event, "agents"), i, agent) {
+        if (hosts(agent, node)) {
+            snprintf(out, size, "%s", text_of(agent, "name"));
+            result = 0;
+            break;
+        }
+    }
+    json_decref(event);
     return result;
 }
 

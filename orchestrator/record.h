@@ -21,6 +21,16 @@ int record_event(struct record *record, const char *run, const json_t *event,
                  struct tiered_error *err);
 /** Status of the run whose folder this is: "running", "finished", …; -1: no record. */
 int record_status(const char *folder, char *out, size_t size);
+/** What a list of runs says of one; zeroed where nothing is recorded. `metrics` is a
+   new reference or NULL. */
+struct record_summary {
+    char started[32];
+    long long rounds; /* of the root */
+    json_t *metrics;  /* of its last round */
+};
+void record_summary(const char *folder, struct record_summary *ret);
+/** The agent that hosts `node` in that run, or is `node`; -1: none. */
+int record_agent_of(const char *folder, const char *node, char *out, size_t size);
 /** The run goes on: its status is "running" again. */
 int record_resume(struct record *record, const char *run, struct tiered_error *err);
 /** Tell every committed round once more, as the events that they were, oldest first. */
