@@ -64,7 +64,7 @@ def a_living_run_is_seen_by_the_commands(place):
             why = tiered(place, "why")
         assert "cloud-0" in why, why
         assert "running" in tiered(place, "runs")
-        assert "1 nodes" in tiered(place, "logs", "edge-0-0")
+        assert run.first["run"] in tiered(place, "logs", "edge-0-0")
         watch = subprocess.Popen([os.path.join(BIN, "tiered"), "watch", "--runs", place.runs],
                                  stdout=subprocess.PIPE, text=True)
         assert run.first["run"] in watch.stdout.readline()
