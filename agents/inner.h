@@ -50,7 +50,7 @@ struct inner {
     bool in_turn;
     struct tiered_path turn;
     /* A newer turn was ordered; the machine takes it on when it is done with what it
-       aggregates or commits, and its first order tells. */
+       aggregates or commits, and its first action for it tells. */
     bool next_set;
     struct tiered_path next_turn;
     struct tiered_model *next_base;

@@ -113,16 +113,23 @@ static bool belongs(const struct tiered_path *round, const struct tiered_path *t
     return tiered_path_equal(&prefix, turn);
 }
 
-static void do_order(struct inner *inner, const struct tiered_round_action *a)
+/* The machine is at this round. Its first order tells, or, when children that outlived
+   us sent all their updates before they were ordered, its aggregation. */
+static void enter_round(struct inner *inner, const struct tiered_path *path)
 {
-    if (inner->next_set && belongs(&a->path, &inner->next_turn)) {
+    if (inner->next_set && belongs(path, &inner->next_turn)) {
         inner_start_turn(inner);
     }
-    if (!tiered_path_equal(&inner->open, &a->path)) {
-        inner->open = a->path;
+    if (!tiered_path_equal(&inner->open, path)) {
+        inner->open = *path;
         inner->opened_ms = tiered_now_ms();
         tiered_downlink_bytes(inner->downlink, &inner->up_before, &inner->down_before);
     }
+}
+
+static void do_order(struct inner *inner, const struct tiered_round_action *a)
+{
+    enter_round(inner, &a->path);
     publish_by_digest(inner, &a->base);
     tiered_downlink_order(inner->downlink, a->child, TIERED__V1__ORDER__KIND__TRAIN,
                           &a->path, &a->base);
@@ -280,6 +287,7 @@ static void carry_out(struct inner *inner, const struct tiered_round_action *a)
         tiered_loop_cancel(inner->node->agent->loop, &inner->timers[a->timer]);
         break;
     case TIERED_DO_AGGREGATE:
+        enter_round(inner, &a->path);
         inner_aggregate(inner, a->updates, a->n_updates);
         break;
     case TIERED_DO_COMMIT:

@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import time
 
 from up import BIN, living_pid, leftovers, main, read_safetensors, tree, up
 
@@ -74,6 +75,26 @@ def killed_agents_come_back_and_the_model_is_the_same(place):
         assert [(d["name"], d["reason"]) for d in died] == [(victim, "killed by signal 9 (Killed)")]
         assert "agent '%s'" % victim in run.stderr and "killed by signal 9" in run.stderr
         assert run.model_digest() == want, "killing %s at %s changed the model" % (victim, path)
+
+
+def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
+    """Its children have trained for the new turn; it dies before it knows of that turn."""
+    topology = place.topology(tree("parameters: 3000, delay_ms: 300"))
+    want = up(place, topology).model_digest()
+    killed = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["path"] == "1" and not killed:
+            time.sleep(0.1)  # ordered, and being trained for
+            killed.append(living_pid(place, "fog-1"))
+            os.kill(killed[0], signal.SIGSTOP)
+            time.sleep(0.5)  # trained, and in the outboxes
+            os.kill(killed[0], signal.SIGKILL)
+    run = up(place, topology, on_event=on_event)
+    assert killed and run.code == 0, run.stderr
+    assert run.model_digest() == want
+    assert [e["path"] for e in run.of("round_committed", node="fog-1")] == \
+        ["1.1", "1.2", "2.1", "2.2", "3.1", "3.2"]
 
 
 def a_bad_update_is_refused_by_name_and_the_round_goes_on(place):
@@ -218,6 +239,7 @@ main([
     the_same_seed_gives_the_same_bits_and_another_one_others,
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
+    updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,
     below_quorum_the_run_fails_with_the_reason,
     excluded_updates_keep_their_place_in_the_count,
