@@ -10,9 +10,12 @@
 
 #include "orchestrator/run.h"
 
-#define MOST_RESTARTS 5     /* … of an agent in a row */
+#define MOST_RESTARTS 8   /* … of an agent in a row, without a contribution between */
+#define RETRY_MS      100 /* before the first of them; each next waits twice as long */
+#define RETRY_MOST    1000
 #define SETTLED_MS    60000 /* an agent that ran for so long starts a new row */
-#define SILENT_MS     20000 /* connected once, silent since: it is frozen */
+#define UNSEEN_MS     30000 /* started, and never connected since: it is frozen … */
+#define LOST_MS       3000 /* … as one is that was connected and does not come back */
 #define GRACE_MS      10000 /* to stop by itself; then SIGTERM, then SIGKILL */
 
 static void start_one(struct run *run, struct run_agent *agent)
@@ -29,6 +32,8 @@ static void start_one(struct run *run, struct run_agent *agent)
     };
     agent->started_ms = tiered_now_ms();
     agent->silent_since_ms = agent->started_ms;
+    agent->seen = false;
+    agent->log_start = spawn_log_size(run->folder, agent->planned->name);
     agent->pidfd = -1;
     if (spawn_agent(&config, &agent->pid, &err) < 0) {
         agent->pid = 0;
@@ -123,6 +128,34 @@ static void give_assignment(struct run *run, struct run_agent *agent)
     tiered__v1__assignment__free_unpacked(a, NULL);
 }
 
+static void send_gone(struct run *run, struct run_agent *parent,
+                      const struct tiered_node *node)
+{
+    Tiered__V1__Gone gone = TIERED__V1__GONE__INIT;
+    gone.node = (char *)node->name;
+    gone.reason = "its agent died too often";
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_GONE;
+    frame.gone = &gone;
+    tiered_downlink_send(run->downlink, parent->child, NULL, &frame, NULL);
+}
+
+/* It was not there, or is another process than the one that was told. */
+static void tell_gone(struct run *run, struct run_agent *parent)
+{
+    for (uint32_t i = 0; i < run->plan->n_agents; i++) {
+        const struct run_agent *agent = &run->agents[i];
+        for (uint32_t k = 0; agent->given_up && k < agent->planned->n_nodes; k++) {
+            const struct tiered_node *node =
+                &run->plan->nodes[agent->planned->nodes[k]];
+            if (node->parent != TIERED_NO_NODE &&
+                &run->agents[run->plan->nodes[node->parent].agent] == parent) {
+                send_gone(run, parent, node);
+            }
+        }
+    }
+}
+
 void fleet_connected(struct run *run, uint32_t index, bool connected)
 {
     struct run_agent *agent = &run->agents[index];
@@ -136,7 +169,17 @@ void fleet_connected(struct run *run, uint32_t index, bool connected)
                               TIERED__V1__ORDER__KIND__STOP, &(struct tiered_path){0},
                               NULL);
     } else {
+        agent->seen = true;
         give_assignment(run, agent);
+        tell_gone(run, agent);
+    }
+}
+
+void fleet_progress(struct run *run, const char *node)
+{
+    uint32_t index = tiered_plan_find(run->plan, node);
+    if (index != TIERED_NO_NODE) {
+        run->agents[run->plan->nodes[index].agent].restarts = 0;
     }
 }
 
@@ -151,21 +194,15 @@ static void give_up(struct run *run, struct run_agent *agent, const char *reason
                      reason);
             return;
         }
-        struct run_agent *parent = &run->agents[run->plan->nodes[node->parent].agent];
-        Tiered__V1__Gone gone = TIERED__V1__GONE__INIT;
-        gone.node = (char *)node->name;
-        gone.reason = (char *)reason;
-        Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
-        frame.body_case = TIERED__V1__FRAME__BODY_GONE;
-        frame.gone = &gone;
-        tiered_downlink_send(run->downlink, parent->child, NULL, &frame, NULL);
+        send_gone(run, &run->agents[run->plan->nodes[node->parent].agent], node);
     }
 }
 
 static void agent_died(struct run *run, struct run_agent *agent, const char *reason)
 {
     char words[512];
-    spawn_last_words(run->folder, agent->planned->name, words, sizeof(words));
+    spawn_last_words(run->folder, agent->planned->name, agent->log_start, words,
+                     sizeof(words));
     pid_t pid = agent->pid;
     agent->pid = 0;
     if (run->stage == RUN_STOPPING) {
@@ -184,8 +221,9 @@ static void agent_died(struct run *run, struct run_agent *agent, const char *rea
         give_up(run, agent, reason);
         return;
     }
-    uint64_t delay = 100ull << agent->restarts++;
-    tiered_loop_timer(run->loop, &agent->retry, delay, start_again, agent);
+    uint64_t delay = (uint64_t)RETRY_MS << agent->restarts++;
+    tiered_loop_timer(run->loop, &agent->retry, delay < RETRY_MOST ? delay : RETRY_MOST,
+                      start_again, agent);
 }
 
 void fleet_reap(struct run *run)
@@ -213,7 +251,7 @@ void fleet_watch(struct run *run)
     for (uint32_t i = 0; i < run->plan->n_agents; i++) {
         struct run_agent *agent = &run->agents[i];
         if (agent->pid && !agent->connected &&
-            now - agent->silent_since_ms > SILENT_MS) {
+            now - agent->silent_since_ms > (agent->seen ? LOST_MS : UNSEEN_MS)) {
             run_event(run, "agent_silent",
                       json_pack("{s:s, s:i}", "name", agent->planned->name, "pid",
                                 (int)agent->pid));

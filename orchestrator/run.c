@@ -63,6 +63,18 @@ static bool told_before(struct run *run, const char *node, const json_t *event)
     return false;
 }
 
+static void note_progress(struct run *run, const json_t *event)
+{
+    const json_t *item;
+    size_t i;
+    json_array_foreach (json_object_get(event, "counted"), i, item) {
+        const char *node = json_string_value(json_object_get(item, "node"));
+        if (node) {
+            fleet_progress(run, node);
+        }
+    }
+}
+
 void run_take_event(struct run *run, json_t *event)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
@@ -79,9 +91,13 @@ void run_take_event(struct run *run, json_t *event)
     if (strcmp(name, "round_committed") == 0) {
         view_round(&run->view, event);
     }
-    if (strcmp(name, "round_committed") == 0 && node &&
-        strcmp(node, run->plan->nodes[0].name) == 0) {
-        root_committed(run, event);
+    if (strcmp(name, "contributions") == 0) {
+        note_progress(run, event);
+    } else if (strcmp(name, "round_committed") == 0 && node) {
+        fleet_progress(run, node);
+        if (strcmp(node, run->plan->nodes[0].name) == 0) {
+            root_committed(run, event);
+        }
     } else if (strcmp(name, "node_failed") == 0) {
         const char *reason = json_string_value(json_object_get(event, "reason"));
         run_fail(run, "node '%s': %s", node ? node : "?", reason ? reason : "?");

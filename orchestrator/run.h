@@ -50,6 +50,8 @@ struct run_agent {
     unsigned restarts; /* in a row */
     unsigned died;     /* in all */
     bool connected, given_up;
+    bool seen;         /* connected since it was started */
+    int64_t log_start; /* of this process in its log */
     uint64_t started_ms, silent_since_ms;
     struct tiered_timer retry;
     struct run *run;
@@ -126,6 +128,8 @@ void run_finished_check(struct run *run);
 
 int fleet_start(struct run *run, struct tiered_error *err);
 void fleet_connected(struct run *run, uint32_t agent, bool connected);
+/** A node has done something useful: its agent does not die of it. */
+void fleet_progress(struct run *run, const char *node);
 void fleet_reap(struct run *run);
 void fleet_stop(struct run *run);
 void fleet_kill(struct run *run, int signal);

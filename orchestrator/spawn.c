@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,19 +111,30 @@ void spawn_reason(int status, char *out, size_t size)
     }
 }
 
-void spawn_last_words(const char *folder, const char *name, char *out, size_t size)
+int64_t spawn_log_size(const char *folder, const char *name)
+{
+    char path[4096];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/logs/%s.log", folder, name);
+    return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
+}
+
+void spawn_last_words(const char *folder, const char *name, int64_t start, char *out,
+                      size_t size)
 {
     char path[4096], line[1024];
     snprintf(path, sizeof(path), "%s/logs/%s.log", folder, name);
     out[0] = '\0';
     FILE *log = fopen(path, "re");
-    while (log && fgets(line, sizeof(line), log)) {
-        if (strstr(line, "error")) {
+    if (!log) {
+        return;
+    }
+    fseeko(log, (off_t)start, SEEK_SET);
+    while (fgets(line, sizeof(line), log)) {
+        if (strstr(line, " error ") || strstr(line, "ERROR:")) {
             line[strcspn(line, "\n")] = '\0';
             snprintf(out, size, "%s", line);
         }
     }
-    if (log) {
-        fclose(log);
-    }
+    fclose(log);
 }

@@ -21,8 +21,12 @@ int spawn_agent(const struct spawn_config *config, pid_t *ret,
                 struct tiered_error *err);
 /** "killed by signal 9 (Killed)", "exited with status 1". */
 void spawn_reason(int status, char *out, size_t size);
-/** The last line of the agent's log that is an error, or "" (for the report). */
-void spawn_last_words(const char *folder, const char *name, char *out, size_t size);
+/** Bytes that the agent's log has by now: where the next process of it begins. */
+int64_t spawn_log_size(const char *folder, const char *name);
+/** The last line of the agent's log, from byte `start` on, that is an error, or "" (for
+    the report). */
+void spawn_last_words(const char *folder, const char *name, int64_t start, char *out,
+                      size_t size);
 /** tiered-agent beside this program. malloc'd. */
 char *spawn_program(struct tiered_error *err);
 
