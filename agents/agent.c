@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agents/node.h"
+#include "agents/ways.h"
 #include "core/base/log.h"
 
 #define MOST_EVENTS                                                                    \
@@ -141,29 +142,6 @@ static Tiered__V1__Assignment *copy_assignment(const Tiered__V1__Assignment *fro
     return copy;
 }
 
-static int start_server(struct agent *agent, struct tiered_error *err)
-{
-    const Tiered__V1__Assignment *a = agent->assignment;
-    const char *listen = NULL;
-    for (size_t i = 0; i < a->n_nodes && !listen; i++) {
-        listen = a->nodes[i]->listen[0] ? a->nodes[i]->listen : NULL;
-    }
-    if (!listen) {
-        return 0;
-    }
-    const struct tiered_server_config config = {
-        .loop = agent->loop,
-        .net = agent->net,
-        .address = listen,
-        .run = a->run,
-        .token = a->token,
-        .generation = a->generation,
-        .heartbeat_ms = HEARTBEAT_MS,
-        .silence_ms = SILENCE_MS,
-    };
-    return tiered_server_create(&config, &agent->server, err);
-}
-
 static void start_nodes(struct agent *agent)
 {
     const Tiered__V1__Assignment *a = agent->assignment;
@@ -171,12 +149,6 @@ static void start_nodes(struct agent *agent)
     agent->nodes = calloc(a->n_nodes ? a->n_nodes : 1, sizeof(struct node *));
     if (!agent->nodes) {
         abort();
-    }
-    if (start_server(agent, &err) < 0) {
-        for (size_t i = 0; i < a->n_nodes; i++) {
-            agent_node_failed(agent, a->nodes[i]->node, &err);
-        }
-        return;
     }
     for (size_t i = 0; i < a->n_nodes; i++) {
         if (node_create(agent, a->nodes[i], &agent->nodes[agent->n_nodes], &err) == 0) {
@@ -300,27 +272,26 @@ static const struct tiered_uplink_owner session_owner = {
 
 /* ---- life ---- */
 
-static int open_net(struct agent *agent, struct tiered_error *err)
+static int check_address(const char *address, struct tiered_error *err)
 {
-    const struct tiered_loaded *transport;
-    if (strncmp(agent->config.orchestrator, "unix:", 5) != 0) {
-        return tiered_fail(err, TIERED_ENOTSUP,
-                           "address '%s': this version speaks 'unix:PATH' alone",
-                           agent->config.orchestrator);
-    }
-    agent->plugins = tiered_plugins_create(agent->config.plugins, err);
-    if (!agent->plugins || tiered_plugins_get(agent->plugins, "unix", TIERED_TRANSPORT,
-                                              &transport, err) < 0) {
-        return -1;
-    }
-    return tiered_net_create(transport, NULL, agent->loop, NULL, &agent->net, err);
+    return strncmp(address, "unix:", 5) == 0
+               ? 0
+               : tiered_fail(err, TIERED_ENOTSUP,
+                             "address '%s': this version reaches the orchestrator by "
+                             "'unix:PATH' alone",
+                             address);
 }
 
 static int open_session(struct agent *agent, struct tiered_error *err)
 {
+    struct tiered_net *net;
+    if (check_address(agent->config.orchestrator, err) < 0 ||
+        ways_net(agent, NULL, false, &net, err) < 0) {
+        return -1;
+    }
     const struct tiered_uplink_config config = {
         .loop = agent->loop,
-        .net = agent->net,
+        .net = net,
         .address = agent->config.orchestrator,
         .run = "",
         .node = "",
@@ -339,9 +310,8 @@ static void agent_finish(struct agent *agent)
         node_destroy(agent->nodes[i]);
     }
     free(agent->nodes);
-    tiered_server_destroy(agent->server);
     tiered_uplink_destroy(agent->session);
-    tiered_net_destroy(agent->net);
+    ways_destroy(agent);
     tiered_plugins_destroy(agent->plugins);
     while (agent->events) {
         pop_event(agent);
@@ -362,7 +332,8 @@ int agent_run(const struct agent_config *config, struct tiered_error *err)
         tiered_loop_signals(agent.loop, false, on_signal, &agent, err) == 0 &&
         tiered_pool_create(0, &agent.workers, err) == 0 &&
         tiered_pool_create(0, &agent.trainers, err) == 0 &&
-        open_net(&agent, err) == 0 && open_session(&agent, err) == 0) {
+        (agent.plugins = tiered_plugins_create(config->plugins, err)) &&
+        open_session(&agent, err) == 0) {
         tiered_loop_timer(agent.loop, &agent.orphan, ORPHAN_MS, orphaned, &agent);
         result = tiered_loop_run(agent.loop, err);
     }

@@ -31,8 +31,8 @@ struct agent {
     struct tiered_pool *workers;  /* filters, aggregation, files */
     struct tiered_pool *trainers; /* long: kept off the workers */
     struct tiered_plugins *plugins;
-    struct tiered_net *net;
-    struct tiered_server *server; /* NULL without inner nodes */
+    struct way *ways;           /* ways.c */
+    struct entrance *entrances; /* likewise */
     struct tiered_uplink *session;
     Tiered__V1__Assignment *assignment; /* owned; nodes borrow its strings */
     struct node **nodes;

@@ -2,6 +2,8 @@
 /* An inner node: its life, and what its parent says. */
 #include "agents/inner.h"
 
+#include "agents/ways.h"
+
 #include <math.h>
 
 #include "core/base/log.h"
@@ -316,7 +318,11 @@ int inner_create(struct node *node, struct tiered_error *err)
         return -1;
     }
     node_ready(node, false, "its children are not ready");
-    return tiered_downlink_create(node->agent->server, inner->children,
-                                  (uint32_t)as->n_children, &inner_downlink_owner,
-                                  inner, &inner->downlink, err);
+    struct tiered_server *server;
+    if (ways_server(node->agent, as->child_transport, as->insecure, as->listen, &server,
+                    err) < 0) {
+        return -1;
+    }
+    return tiered_downlink_create(server, inner->children, (uint32_t)as->n_children,
+                                  &inner_downlink_owner, inner, &inner->downlink, err);
 }

@@ -2,6 +2,8 @@
 /* What leaf and inner node share: orders, the model at hand, the outbox. */
 #include "agents/node.h"
 
+#include "agents/ways.h"
+
 #include "core/base/log.h"
 
 static const struct tiered_uplink_owner uplink_owner;
@@ -519,9 +521,13 @@ static int open_parts(struct node *node, struct tiered_error *err)
     }
     node->n_up = node->as->n_uplink;
     node->n_down = node->as->n_downlink;
+    struct tiered_net *net;
+    if (ways_net(agent, node->as->transport, node->as->insecure, &net, err) < 0) {
+        return -1;
+    }
     const struct tiered_uplink_config config = {
         .loop = agent->loop,
-        .net = agent->net,
+        .net = net,
         .address = node->as->parent_address,
         .run = agent->assignment->run,
         .node = node->as->node,

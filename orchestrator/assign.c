@@ -127,31 +127,77 @@ static int fill_children(const struct tiered_plan *plan, uint32_t index,
                            &as->n_child_downlink, &as->child_downlink, err);
 }
 
-static int fill_addresses(const struct tiered_plan *plan, uint32_t index,
-                          Tiered__V1__NodeAssignment *as, struct tiered_error *err)
+/* Does this link stay on the machine's own sockets? */
+static bool is_local(const struct assign_context *context,
+                     const struct tiered_settings *settings)
 {
+    return !context->ports || !settings->transport.loaded ||
+           (settings->transport.loaded->plugin.traits & TIERED_LOCAL_ONLY);
+}
+
+int assign_way(const struct assign_context *context, uint32_t index,
+               char out[ASSIGN_ADDRESS_SIZE], Tiered__V1__PluginUse **ret,
+               struct tiered_error *err)
+{
+    const struct tiered_plan *plan = context->plan;
     const struct tiered_node *node = &plan->nodes[index];
-    char address[ASSIGN_ADDRESS_SIZE] = ASSIGN_ORCHESTRATOR;
-    if (node->parent != TIERED_NO_NODE) {
-        const struct tiered_node *parent = &plan->nodes[node->parent];
-        assign_address(plan->agents[parent->agent].name, address);
-        if (set(&as->parent, parent->name, err) < 0) {
-            return -1;
+    const struct tiered_node *child = &plan->nodes[node->first_child];
+    *ret = NULL;
+    if (is_local(context, child->settings)) {
+        assign_address(plan->agents[node->agent].name, out);
+        return 0;
+    }
+    snprintf(out, ASSIGN_ADDRESS_SIZE, "127.0.0.1:%u", context->ports[node->agent]);
+    return make_use(plan, node->first_child, &child->settings->transport, ret, err);
+}
+
+static int same_transports(const struct tiered_plan *plan,
+                           const struct tiered_node *parent, struct tiered_error *err)
+{
+    const struct tiered_settings *first = plan->nodes[parent->first_child].settings;
+    for (uint32_t i = 1; i < parent->n_children; i++) {
+        const struct tiered_node *child = &plan->nodes[parent->first_child + i];
+        if (child->settings->transport.loaded != first->transport.loaded) {
+            return tiered_fail(
+                err, TIERED_ENOTSUP,
+                "node '%s': a transport other than its siblings' is not in "
+                "this version",
+                child->name);
         }
-    }
-    if (set(&as->parent_address, address, err) < 0) {
-        return -1;
-    }
-    if (node->n_children > 0) {
-        assign_address(plan->agents[node->agent].name, address);
-        return set(&as->listen, address, err);
     }
     return 0;
 }
 
-static int fill_node(const struct tiered_plan *plan, uint32_t index,
+static int fill_addresses(const struct assign_context *context, uint32_t index,
+                          Tiered__V1__NodeAssignment *as, struct tiered_error *err)
+{
+    const struct tiered_plan *plan = context->plan;
+    const struct tiered_node *node = &plan->nodes[index];
+    char address[ASSIGN_ADDRESS_SIZE] = ASSIGN_ORCHESTRATOR;
+    as->insecure = node->settings->insecure;
+    if (node->parent != TIERED_NO_NODE &&
+        (set(&as->parent, plan->nodes[node->parent].name, err) < 0 ||
+         assign_way(context, node->parent, address, &as->transport, err) < 0)) {
+        return -1;
+    }
+    if (set(&as->parent_address, address, err) < 0) {
+        return -1;
+    }
+    if (node->n_children == 0) {
+        return 0;
+    }
+    as->insecure = as->insecure || plan->nodes[node->first_child].settings->insecure;
+    if ((context->ports && same_transports(plan, node, err) < 0) ||
+        assign_way(context, index, address, &as->child_transport, err) < 0) {
+        return -1;
+    }
+    return set(&as->listen, address, err);
+}
+
+static int fill_node(const struct assign_context *context, uint32_t index,
                      Tiered__V1__NodeAssignment *as, struct tiered_error *err)
 {
+    const struct tiered_plan *plan = context->plan;
     const struct tiered_node *node = &plan->nodes[index];
     const struct tiered_settings *s = node->settings;
     as->depth = node->tier;
@@ -162,7 +208,7 @@ static int fill_node(const struct tiered_plan *plan, uint32_t index,
     if (set(&as->node, node->name, err) < 0 ||
         set(&as->tier, tiered_topology_tier(plan->topology, node->tier)->name, err) <
             0 ||
-        fill_addresses(plan, index, as, err) < 0) {
+        fill_addresses(context, index, as, err) < 0) {
         return -1;
     }
     if (node->parent != TIERED_NO_NODE &&
@@ -194,7 +240,7 @@ static int fill(const struct assign_context *context, uint32_t agent,
         }
         tiered__v1__node_assignment__init(as);
         a->nodes[a->n_nodes++] = as;
-        if (fill_node(context->plan, planned->nodes[i], as, err) < 0) {
+        if (fill_node(context, planned->nodes[i], as, err) < 0) {
             return -1;
         }
     }

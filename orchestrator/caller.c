@@ -281,7 +281,7 @@ static void fetch(struct run *run)
     run->pulling = run->newest;
     const struct tiered_pull_config config = {
         .loop = run->loop,
-        .net = run->net,
+        .net = run->root_net ? run->root_net : run->net,
         .address = run->root_address,
         .folder = run->folder,
         .token = run->token,
@@ -321,9 +321,34 @@ static int root_pipe(struct run *run, struct tiered_error *err)
     return 0;
 }
 
-int caller_create(struct run *run, struct tiered_error *err)
+/* We fetch models the way that the root's children do. */
+static int root_way(struct run *run, struct tiered_error *err)
 {
     const struct tiered_node *root = &run->plan->nodes[0];
+    const struct tiered_settings *child = run->plan->nodes[root->first_child].settings;
+    const struct assign_context context = fleet_context(run);
+    Tiered__V1__PluginUse *use;
+    if (assign_way(&context, 0, run->root_address, &use, err) < 0) {
+        return -1;
+    }
+    if (!use) {
+        return 0;
+    }
+    run->root_credentials = (struct tiered_credentials){
+        .size = sizeof(run->root_credentials), .insecure = child->insecure};
+    int result = tiered_config_from_json(&child->transport.loaded->plugin, use->options,
+                                         &run->root_config, err);
+    if (result == 0) {
+        result =
+            tiered_net_create(child->transport.loaded, run->root_config.data, run->loop,
+                              &run->root_credentials, &run->root_net, err);
+    }
+    tiered__v1__plugin_use__free_unpacked(use, NULL);
+    return result;
+}
+
+int caller_create(struct run *run, struct tiered_error *err)
+{
     run->hosting = calloc(1, sizeof(*run->hosting));
     if (!run->hosting ||
         asprintf(&run->model_path, "%s/model.safetensors", run->folder) < 0) {
@@ -331,8 +356,7 @@ int caller_create(struct run *run, struct tiered_error *err)
     }
     tiered_hosting_init(run->hosting, tiered_topology_run(run->plan->topology)->seed,
                         "run", "", "", "");
-    assign_address(run->plan->agents[root->agent].name, run->root_address);
-    return root_pipe(run, err);
+    return root_way(run, err) < 0 ? -1 : root_pipe(run, err);
 }
 
 int caller_resume(struct run *run, struct tiered_error *err)
@@ -356,6 +380,8 @@ int caller_resume(struct run *run, struct tiered_error *err)
 void caller_destroy(struct run *run)
 {
     tiered_pull_stop(run->pull);
+    tiered_net_destroy(run->root_net);
+    tiered_config_finish(&run->root_config);
     for (size_t i = 0; i < run->n_root_down; i++) {
         free((char *)run->root_down[i].options_json);
     }

@@ -28,6 +28,7 @@ static const char help[] =
     "                    was interrupted, or whose 'tiered up' died; agents that "
     "still\n"
     "                    live are adopted\n"
+    "  --network         keep the links' transports, on loopback\n"
     "  --json            one JSON object a line on stdout: run_started, "
     "round_committed,\n"
     "                    …, run_finished\n"
@@ -72,12 +73,6 @@ struct arguments {
     bool json;
     struct run_options run;
 };
-
-static int later(const char *flag)
-{
-    fprintf(stderr, "error: '%s' is not in this version\n", flag);
-    return EXIT_FAILED;
-}
 
 static bool parse_port(const char *text, uint16_t *ret)
 {
@@ -126,7 +121,8 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
             }
             break;
         case OPT_NETWORK:
-            return later("--network");
+            args->run.network = true;
+            break;
         case OPT_HELP:
             return cmd_help(self);
         default:
@@ -158,6 +154,7 @@ static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
         .text_size = loaded->source.size,
         .sets = args->sets,
         .n_sets = args->n_sets,
+        .network = args->run.network,
     };
     return run_up(loaded->plan, loaded->plugins, &args->run, report);
 }

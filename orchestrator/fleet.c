@@ -105,14 +105,20 @@ int fleet_start(struct run *run, struct tiered_error *err)
     return 0;
 }
 
+struct assign_context fleet_context(const struct run *run)
+{
+    return (struct assign_context){.plan = run->plan,
+                                   .run = run->id,
+                                   .token = run->token,
+                                   .orphan_timeout_ms = 60000,
+                                   .ports = run->ports};
+}
+
 static void give_assignment(struct run *run, struct run_agent *agent)
 {
     struct tiered_error err;
     Tiered__V1__Assignment *a;
-    const struct assign_context context = {.plan = run->plan,
-                                           .run = run->id,
-                                           .token = run->token,
-                                           .orphan_timeout_ms = 60000};
+    const struct assign_context context = fleet_context(run);
     uint32_t index = (uint32_t)(agent - run->agents);
     if (assign_agent(&context, index, &a, &err) < 0) {
         run_fail(run, "%s", err.text);

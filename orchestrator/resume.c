@@ -35,9 +35,10 @@ int resume_save(const char *folder, const char *run, const char *token,
 {
     char path[4096], digest[65];
     text_digest(topology, digest);
-    json_t *object = json_pack("{s:i, s:s, s:s, s:s, s:s, s:o}", "format", 1, "run",
-                               run, "name", topology->name, "token", token,
-                               "topology_sha256", digest, "sets", sets_json(topology));
+    json_t *object =
+        json_pack("{s:i, s:s, s:s, s:s, s:s, s:b, s:o}", "format", 1, "run", run,
+                  "name", topology->name, "token", token, "topology_sha256", digest,
+                  "network", topology->network, "sets", sets_json(topology));
     char *text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
     json_decref(object);
     if (!text) {
@@ -111,12 +112,13 @@ static int check_same(const json_t *run, const struct resume_topology *topology,
     text_digest(topology, digest);
     json_t *sets = sets_json(topology);
     bool same = strcmp(text_of(run, "topology_sha256"), digest) == 0 &&
+                json_is_true(json_object_get(run, "network")) == topology->network &&
                 json_equal(json_object_get(run, "sets"), sets);
     json_decref(sets);
     return same ? 0
                 : tiered_fail(
                       err, TIERED_EINVAL,
-                      "run '%s' began with another topology or other --set; give "
+                      "run '%s' began with another topology or other flags; give "
                       "the same, or start a new run without --resume",
                       text_of(run, "run"));
 }

@@ -16,6 +16,7 @@ struct resume_topology {
     size_t text_size;
     const char *const *sets;
     size_t n_sets;
+    bool network; /* --network */
 };
 
 /** Write run.json (mode 0600: it has the token). */

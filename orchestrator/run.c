@@ -2,6 +2,7 @@
 /* The course of a run: its folder, its parts, its end. */
 #include "orchestrator/run.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -360,6 +361,60 @@ out:
     return result;
 }
 
+/* A free port of loopback for each agent: asked for, given back, and listened on by the
+   agent a moment later. All are held until the last is found, so that they differ. */
+static int choose_ports(struct run *run, struct tiered_error *err)
+{
+    uint32_t n = run->plan->n_agents;
+    int *held = calloc(n, sizeof(*held));
+    run->ports = calloc(n, sizeof(*run->ports));
+    uint32_t i = 0;
+    for (; held && run->ports && i < n; i++) {
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t size = sizeof(address);
+        held[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (held[i] < 0 || bind(held[i], (struct sockaddr *)&address, size) < 0 ||
+            getsockname(held[i], (struct sockaddr *)&address, &size) < 0) {
+            break;
+        }
+        run->ports[i] = ntohs(address.sin_port);
+    }
+    int error = errno;
+    for (uint32_t k = 0; held && k < n; k++) {
+        if (held[k] > 0) {
+            close(held[k]);
+        }
+    }
+    free(held);
+    return i == n ? 0
+                  : tiered_fail(err, TIERED_EIO, "cannot find free ports: %s",
+                                strerror(error));
+}
+
+/* A resumed run's agents may live: they listen where they were told to. */
+static int keep_ports(struct run *run, struct tiered_error *err)
+{
+    char path[4096];
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes text = {0};
+    size_t size = run->plan->n_agents * sizeof(*run->ports);
+    snprintf(path, sizeof(path), "%s/ports", run->folder);
+    if (!run->resumed) {
+        return choose_ports(run, err) < 0
+                   ? -1
+                   : tiered_file_write(path, run->ports, size, err);
+    }
+    if (tiered_file_read(path, size, &text, err) < 0) {
+        return -1;
+    }
+    run->ports = malloc(size);
+    if (!run->ports || text.size != size) {
+        return tiered_fail(err, TIERED_ECORRUPT, "'%s' is damaged", path);
+    }
+    memcpy(run->ports, text.data, size);
+    return 0;
+}
+
 static int open_network(struct run *run, struct tiered_error *err)
 {
     const struct tiered_loaded *transport;
@@ -415,8 +470,9 @@ static int start(struct run *run, const struct run_options *options,
         tiered_loop_create(&run->loop, err) < 0 ||
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
         tiered_pool_create(0, &run->pool, err) < 0 || open_network(run, err) < 0 ||
-        caller_create(run, err) < 0 || (run->resumed && caller_resume(run, err) < 0) ||
-        fleet_start(run, err) < 0 || make_downlink(run, err) < 0 ||
+        (options->network && keep_ports(run, err) < 0) || caller_create(run, err) < 0 ||
+        (run->resumed && caller_resume(run, err) < 0) || fleet_start(run, err) < 0 ||
+        make_downlink(run, err) < 0 ||
         http_create(run, options->http_port, &run->http, err) < 0) {
         return -1;
     }
@@ -441,6 +497,7 @@ static void finish(struct run *run)
     }
     free(run->agent_of_child);
     free(run->node_rounds);
+    free(run->ports);
     view_finish(&run->view);
     free(run->program);
     free(run->id);

@@ -74,7 +74,8 @@ struct run {
     char reason[512]; /* when it failed */
 
     bool resumed;
-    int lock; /* of the run folder */
+    uint16_t *ports; /* of each agent; NULL without --network */
+    int lock;        /* of the run folder */
 
     struct tiered_loop *loop;
     struct tiered_pool *pool;
@@ -101,6 +102,9 @@ struct run {
     struct tiered_pull *pull;
     struct tiered_digest pulling;
     char root_address[ASSIGN_ADDRESS_SIZE], *model_path;
+    struct tiered_net *root_net; /* by which the root's children reach it, and we */
+    struct tiered_config root_config;
+    struct tiered_credentials root_credentials;
     struct tiered_metrics metrics; /* of the last round that was evaluated */
 
     struct tiered_timer tick, hurry;
@@ -111,6 +115,7 @@ struct run_options {
     const char *runs_folder, *plugins_folder, *topology_path, *log_level;
     struct resume_topology topology;
     bool resume;
+    bool network;       /* links keep their transports, on loopback */
     uint16_t http_port; /* 0: any */
 };
 /** Run it; the exit code. What happened was told through `report`. */
@@ -127,6 +132,8 @@ void run_stop(struct run *run, enum run_status status);
 void run_finished_check(struct run *run);
 
 int fleet_start(struct run *run, struct tiered_error *err);
+/** What all assignments of this run are made from. */
+struct assign_context fleet_context(const struct run *run);
 void fleet_connected(struct run *run, uint32_t agent, bool connected);
 /** A node has done something useful: its agent does not die of it. */
 void fleet_progress(struct run *run, const char *node);

@@ -121,7 +121,7 @@ def what_cannot_be_resumed_is_told(place):
     process.stdout.read()
     process.wait()
     code, text = resume(place, topology, "--set", "run.rounds=9")
-    assert code == 1 and "began with another topology or other --set" in text, text
+    assert code == 1 and "began with another topology or other flags" in text, text
     assert resume(place, topology)[0] == 0
 
 

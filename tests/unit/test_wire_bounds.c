@@ -198,8 +198,7 @@ static void dense_frames_fit_the_budget(void **state)
         n->trainer = &use;
         n->uplink = n->downlink = uses;
         n->n_uplink = n->n_downlink = 2;
-        n->transport = (char *)"unix";
-        n->transport_digest = use.digest;
+        n->transport = &use;
         n->memory_bytes = 1 << 29;
         node_list[i] = n;
     }
