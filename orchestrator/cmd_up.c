@@ -29,6 +29,10 @@ static const char help[] =
     "still\n"
     "                    live are adopted\n"
     "  --network         keep the links' transports, on loopback\n"
+    "  --external AGENT  do not start this agent: somebody else does, with what\n"
+    "                    RUN_FOLDER/agents/AGENT.json says (a debugger, a client in "
+    "another\n"
+    "                    language); repeatable\n"
     "  --json            one JSON object a line on stdout: run_started, "
     "round_committed,\n"
     "                    …, run_finished\n"
@@ -51,6 +55,7 @@ enum {
     OPT_LEVEL,
     OPT_NETWORK,
     OPT_HTTP,
+    OPT_EXTERNAL,
     OPT_HELP
 };
 
@@ -62,14 +67,19 @@ static const struct option flags[] = {
     {"plugins", required_argument, NULL, OPT_PLUGINS},
     {"log-level", required_argument, NULL, OPT_LEVEL},
     {"http-port", required_argument, NULL, OPT_HTTP},
+    {"external", required_argument, NULL, OPT_EXTERNAL},
     {"network", no_argument, NULL, OPT_NETWORK},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
 
+#define MOST_EXTERNAL 64
+
 struct arguments {
     const char *file, *sets[LOAD_MAX_SETS];
     size_t n_sets;
+    const char *external[MOST_EXTERNAL];
+    size_t n_external;
     bool json;
     struct run_options run;
 };
@@ -115,6 +125,12 @@ static int parse(const struct tiered_command *self, int argc, char **argv,
         case OPT_RESUME:
             args->run.resume = true;
             break;
+        case OPT_EXTERNAL:
+            if (args->n_external == MOST_EXTERNAL) {
+                return cmd_usage(self, "more than %d --external", MOST_EXTERNAL);
+            }
+            args->external[args->n_external++] = optarg;
+            break;
         case OPT_HTTP:
             if (!parse_port(optarg, &args->run.http_port)) {
                 return cmd_usage(self, "'%s' is not a port", optarg);
@@ -148,6 +164,8 @@ static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
         return cmd_error(&err);
     }
     args->run.topology_path = args->file;
+    args->run.external = args->external;
+    args->run.n_external = args->n_external;
     args->run.topology = (struct resume_topology){
         .name = tiered_topology_run(loaded->topology)->name,
         .text = (const char *)loaded->source.data,

@@ -85,7 +85,55 @@ static void start_again(void *arg)
     }
 }
 
-int fleet_start(struct run *run, struct tiered_error *err)
+/* What whoever starts an agent by other means must know to join in its place. */
+static int write_invitation(struct run *run, uint32_t index, struct tiered_error *err)
+{
+    const struct tiered_planned_agent *agent = &run->plan->agents[index];
+    const struct assign_context context = fleet_context(run);
+    json_t *nodes = json_array();
+    char path[4096];
+    for (uint32_t i = 0; i < agent->n_nodes; i++) {
+        const struct tiered_node *node = &run->plan->nodes[agent->nodes[i]];
+        char address[ASSIGN_ADDRESS_SIZE] = ASSIGN_ORCHESTRATOR;
+        Tiered__V1__PluginUse *use = NULL;
+        if (node->parent != TIERED_NO_NODE &&
+            assign_way(&context, node->parent, address, &use, err) < 0) {
+            json_decref(nodes);
+            return -1;
+        }
+        json_array_append_new(nodes, json_pack("{s:s, s:s, s:s}", "node", node->name,
+                                               "parent_address", address, "transport",
+                                               use ? use->name : "unix"));
+        if (use) {
+            tiered__v1__plugin_use__free_unpacked(use, NULL);
+        }
+    }
+    json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "agent", agent->name,
+                               "run", run->id, "token", run->token, "generation",
+                               (json_int_t)run->plan->generation, "orchestrator",
+                               ASSIGN_ORCHESTRATOR, "nodes", nodes);
+    char *text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
+    json_decref(object);
+    snprintf(path, sizeof(path), "%s/agents/%s.json", run->folder, agent->name);
+    int result = text ? tiered_file_write_mode(path, 0600, text, strlen(text), err)
+                      : tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    free(text);
+    return result;
+}
+
+static int mark_external(struct run *run, const char *name, struct tiered_error *err)
+{
+    for (uint32_t i = 0; i < run->plan->n_agents; i++) {
+        if (strcmp(run->plan->agents[i].name, name) == 0) {
+            run->agents[i].external = true;
+            return write_invitation(run, i, err);
+        }
+    }
+    return tiered_fail(err, TIERED_EINVAL, "--external: there is no agent '%s'", name);
+}
+
+int fleet_start(struct run *run, const struct run_options *options,
+                struct tiered_error *err)
 {
     uint32_t n = run->plan->n_agents;
     run->agents = calloc(n, sizeof(*run->agents));
@@ -97,7 +145,15 @@ int fleet_start(struct run *run, struct tiered_error *err)
         run->agents[i].run = run;
         run->agents[i].pidfd = -1;
     }
+    for (size_t i = 0; i < options->n_external; i++) {
+        if (mark_external(run, options->external[i], err) < 0) {
+            return -1;
+        }
+    }
     for (uint32_t i = 0; i < n && run->stage != RUN_STOPPING; i++) {
+        if (run->agents[i].external) {
+            continue;
+        }
         if (!run->resumed || !adopt(run, &run->agents[i])) {
             start_one(run, &run->agents[i]);
         }

@@ -471,8 +471,8 @@ static int start(struct run *run, const struct run_options *options,
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
         tiered_pool_create(0, &run->pool, err) < 0 || open_network(run, err) < 0 ||
         (options->network && keep_ports(run, err) < 0) || caller_create(run, err) < 0 ||
-        (run->resumed && caller_resume(run, err) < 0) || fleet_start(run, err) < 0 ||
-        make_downlink(run, err) < 0 ||
+        (run->resumed && caller_resume(run, err) < 0) ||
+        fleet_start(run, options, err) < 0 || make_downlink(run, err) < 0 ||
         http_create(run, options->http_port, &run->http, err) < 0) {
         return -1;
     }

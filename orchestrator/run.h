@@ -49,6 +49,7 @@ struct run_agent {
     uint32_t child;    /* in the downlink */
     unsigned restarts; /* in a row */
     unsigned died;     /* in all */
+    bool external;     /* started by somebody else (--external) */
     bool connected, given_up;
     bool seen;         /* connected since it was started */
     int64_t log_start; /* of this process in its log */
@@ -115,6 +116,8 @@ struct run_options {
     const char *runs_folder, *plugins_folder, *topology_path, *log_level;
     struct resume_topology topology;
     bool resume;
+    const char *const *external; /* agents that are not started here */
+    size_t n_external;
     bool network;       /* links keep their transports, on loopback */
     uint16_t http_port; /* 0: any */
 };
@@ -131,7 +134,8 @@ void run_take_event(struct run *run, json_t *event);
 void run_stop(struct run *run, enum run_status status);
 void run_finished_check(struct run *run);
 
-int fleet_start(struct run *run, struct tiered_error *err);
+int fleet_start(struct run *run, const struct run_options *options,
+                struct tiered_error *err);
 /** What all assignments of this run are made from. */
 struct assign_context fleet_context(const struct run *run);
 void fleet_connected(struct run *run, uint32_t agent, bool connected);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """tiered up, as its user runs it: real processes, real sockets, a real tree."""
+import json
 import os
 import signal
 import sqlite3
@@ -224,6 +225,29 @@ def a_relative_plugin_folder_of_the_environment_reaches_the_agents(place):
     assert not leftovers(place)
 
 
+def an_agent_may_be_started_by_somebody_else(place):
+    joined = []
+
+    def on_event(process, event):
+        if event["event"] == "run_started":
+            folder = event["dir"]
+            said = json.load(open(os.path.join(folder, "agents", "edge-0-1.json")))
+            assert said["nodes"][0]["node"] == "edge-0-1", said
+            assert [a["pid"] for a in event["agents"] if a["name"] == "edge-0-1"] == [0]
+            joined.append(subprocess.Popen(
+                [os.path.join(BIN, "tiered-agent"), "--name", said["agent"], "--state",
+                 "agents/edge-0-1", "--orchestrator", said["orchestrator"], "--plugins", place.plugins],
+                cwd=folder, env={"TIERED_TOKEN": said["token"]}, stderr=subprocess.DEVNULL))
+        if event["event"] == "run_finished":
+            assert joined[0].wait(timeout=30) == 0
+    topology = place.topology(tree("parameters: 100"))
+    want = up(place, topology).model_digest()
+    run = up(place, topology, "--external", "edge-0-1", on_event=on_event)
+    assert run.code == 0 and run.model_digest() == want, run.stderr
+    run = up(place, topology, "--external", "nosuch")
+    assert run.code == 1 and "there is no agent 'nosuch'" in run.stderr, run.stderr
+
+
 def wrong_arguments_are_told(place):
     def code(*args):
         return subprocess.run([os.path.join(BIN, "tiered"), "up", *args],
@@ -253,5 +277,6 @@ main([
     the_record_holds_rounds_and_contributions,
     elsewhere_than_on_a_terminal_it_prints_a_line_a_round,
     a_relative_plugin_folder_of_the_environment_reaches_the_agents,
+    an_agent_may_be_started_by_somebody_else,
     wrong_arguments_are_told,
 ])
