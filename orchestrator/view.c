@@ -30,7 +30,9 @@ void view_heartbeat(struct view *view, const Tiered__V1__Heartbeat *heartbeat)
         struct view_node *node = &view->nodes[index];
         struct tiered_path path = {.depth = (uint32_t)s->n_path};
         char text[192];
-        memcpy(path.n, s->path, s->n_path * sizeof(*path.n)); /* bounded by the wire */
+        for (uint32_t k = 0; k < path.depth; k++) { /* bounded by the wire */
+            path.n[k] = s->path[k];
+        }
         tiered_path_text(&path, text);
         snprintf(node->path, sizeof(node->path), "%.63s", text);
         snprintf(node->state, sizeof(node->state), "%s", s->state);
