@@ -27,6 +27,9 @@ int cmd_help(const struct tiered_command *self);
 /** "tiered NAME: text" and where help is, to stderr; returns EXIT_USAGE. */
 __attribute__((format(printf, 2, 3))) int cmd_usage(const struct tiered_command *self,
                                                     const char *fmt, ...);
+/** The same for a flag's bad value, which is input: returns EXIT_FAILED. */
+__attribute__((format(printf, 2, 3))) int
+cmd_bad_value(const struct tiered_command *self, const char *fmt, ...);
 /** After getopt_long returned '?' or ':': say which flag; returns EXIT_USAGE. Call
     getopt_long with an optstring that begins with ':' so that it prints nothing. */
 int cmd_bad_flag(const struct tiered_command *self, int result, char **argv);

@@ -207,10 +207,10 @@ static int take_flag(const struct tiered_command *self, int flag, struct request
     default:
         return tiered_on_bad_update_parse(optarg, &r->on_bad)
                    ? EXIT_DONE
-                   : cmd_usage(self,
-                               "--on-bad-update is reject, exclude or allow, "
-                               "not '%s'",
-                               optarg);
+                   : cmd_bad_value(self,
+                                   "--on-bad-update is reject, exclude or allow, "
+                                   "not '%s'",
+                                   optarg);
     }
 }
 

@@ -16,15 +16,29 @@ int cmd_help(const struct tiered_command *self)
     return EXIT_DONE;
 }
 
+static void complain(const struct tiered_command *self, const char *fmt, va_list args)
+{
+    fprintf(stderr, "tiered %s: ", self->name);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, "\ntry 'tiered %s --help'\n", self->name);
+}
+
 int cmd_usage(const struct tiered_command *self, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    fprintf(stderr, "tiered %s: ", self->name);
-    vfprintf(stderr, fmt, args);
-    fprintf(stderr, "\ntry 'tiered %s --help'\n", self->name);
+    complain(self, fmt, args);
     va_end(args);
     return EXIT_USAGE;
+}
+
+int cmd_bad_value(const struct tiered_command *self, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    complain(self, fmt, args);
+    va_end(args);
+    return EXIT_FAILED;
 }
 
 int cmd_bad_flag(const struct tiered_command *self, int result, char **argv)

@@ -171,7 +171,7 @@ expect 2 "$tiered" aggregate --plugin fedavg a
 expect 2 "$tiered" aggregate -o o a
 expect 2 "$tiered" aggregate --plugin fedavg -o o
 expect 2 "$tiered" aggregate --plugin fedavg --frobnicate -o o a
-expect 2 "$tiered" aggregate --plugin fedavg --on-bad-update ignore -o o a
+expect 1 "$tiered" aggregate --plugin fedavg --on-bad-update ignore -o o a
 expect 1 "$tiered" aggregate --plugin fedavgg -o o a
 said "fedavg"
 expect 1 "$tiered" aggregate --plugin trimmed-mean:beta=0.5 -o o a
