@@ -25,8 +25,12 @@ static inline int minimal_weigh(void *state, const struct tiered_round_view *vie
 {
     (void)state;
     (void)err;
+    size_t n = 0;
     for (size_t i = 0; i < view->n; i++) {
-        ret_weights[i] = 1.0 / (double)view->n;
+        n += !view->contributions[i]->excluded;
+    }
+    for (size_t i = 0; i < view->n; i++) {
+        ret_weights[i] = view->contributions[i]->excluded ? 0 : 1.0 / (double)n;
     }
     return 0;
 }
