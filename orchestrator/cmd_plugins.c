@@ -9,12 +9,14 @@
 
 #include "core/options/options.h"
 #include "core/plugins/plugins.h"
+#include "orchestrator/check.h"
 #include "orchestrator/cmd.h"
 #include "orchestrator/table.h"
 #include "tiered/aggregator.h"
 
 struct flags {
-    const char *folder;
+    const char *folder, *options;
+    uint64_t limit_ms; /* of one check */
     bool json;
 };
 
@@ -277,25 +279,52 @@ static int show(struct tiered_plugins *plugins, const char *name, bool json)
     return EXIT_DONE;
 }
 
+enum verb {
+    LIST,
+    SHOW,
+    CHECK,
+    N_VERBS,
+};
+static const char *const verbs[N_VERBS] = {"list", "show", "check"};
+
+/* N_VERBS: not one, and *ret_code is the exit code. */
+static enum verb find_verb(const struct tiered_command *self, int argc, char **argv,
+                           int *ret_code)
+{
+    static const char *const needs[N_VERBS] = {NULL, "the name of a plugin",
+                                               "a plugin's file"};
+    enum verb verb = LIST;
+    while (argc > 0 && verb < N_VERBS && strcmp(argv[0], verbs[verb]) != 0) {
+        verb++;
+    }
+    if (argc < 1) {
+        *ret_code = cmd_usage(self, "say 'list', 'show NAME' or 'check FILE'");
+    } else if (verb == N_VERBS) {
+        const char *near = tiered_nearest(argv[0], verbs, N_VERBS);
+        *ret_code = near ? cmd_usage(self, "unknown verb '%s'; did you mean '%s'?",
+                                     argv[0], near)
+                         : cmd_usage(self, "unknown verb '%s'", argv[0]);
+    } else if (argc < 1 + (verb != LIST)) {
+        *ret_code = cmd_usage(self, "'%s' needs %s", verbs[verb], needs[verb]);
+    } else if (argc > 1 + (verb != LIST)) {
+        *ret_code =
+            cmd_usage(self, "unexpected argument '%s'", argv[1 + (verb != LIST)]);
+    } else {
+        return verb;
+    }
+    return N_VERBS;
+}
+
 static int run_verb(const struct tiered_command *self, const struct flags *flags,
                     int argc, char **argv)
 {
-    const char *const verbs[] = {"list", "show"};
-    if (argc < 1) {
-        return cmd_usage(self, "say 'list' or 'show NAME'");
+    int code = EXIT_DONE;
+    enum verb verb = find_verb(self, argc, argv, &code);
+    if (verb == N_VERBS) {
+        return code;
     }
-    bool is_list = strcmp(argv[0], "list") == 0, is_show = strcmp(argv[0], "show") == 0;
-    if (!is_list && !is_show) {
-        const char *near = tiered_nearest(argv[0], verbs, TIERED_COUNT(verbs));
-        return near ? cmd_usage(self, "unknown verb '%s'; did you mean '%s'?", argv[0],
-                                near)
-                    : cmd_usage(self, "unknown verb '%s'", argv[0]);
-    }
-    if (is_show && argc < 2) {
-        return cmd_usage(self, "'show' needs the name of a plugin");
-    }
-    if (argc > 1 + is_show) {
-        return cmd_usage(self, "unexpected argument '%s'", argv[1 + is_show]);
+    if (verb == CHECK) {
+        return check_command(argv[1], flags->options, flags->limit_ms, flags->json);
     }
     struct tiered_error err;
     TIERED_CLEANUP(tiered_plugins_destroyp)
@@ -303,7 +332,8 @@ static int run_verb(const struct tiered_command *self, const struct flags *flags
     if (!plugins) {
         return cmd_error(&err);
     }
-    return is_list ? list(plugins, flags->json) : show(plugins, argv[1], flags->json);
+    return verb == LIST ? list(plugins, flags->json)
+                        : show(plugins, argv[1], flags->json);
 }
 
 static int run(const struct tiered_command *self, int argc, char **argv)
@@ -311,10 +341,12 @@ static int run(const struct tiered_command *self, int argc, char **argv)
     static const struct option long_flags[] = {
         {"plugins", required_argument, NULL, 'p'},
         {"json", no_argument, NULL, 'j'},
+        {"options", required_argument, NULL, 'o'},
+        {"limit", required_argument, NULL, 'l'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    struct flags flags = {0};
+    struct flags flags = {.limit_ms = 30000};
     int flag;
     while ((flag = getopt_long(argc, argv, ":h", long_flags, NULL)) != -1) {
         switch (flag) {
@@ -323,6 +355,15 @@ static int run(const struct tiered_command *self, int argc, char **argv)
             break;
         case 'j':
             flags.json = true;
+            break;
+        case 'o':
+            flags.options = optarg;
+            break;
+        case 'l':
+            if (!tiered_parse_duration(optarg, &flags.limit_ms)) {
+                return cmd_usage(self, "'--limit %s' is not a duration such as 30s",
+                                 optarg);
+            }
             break;
         case 'h':
             return cmd_help(self);
@@ -335,18 +376,31 @@ static int run(const struct tiered_command *self, int argc, char **argv)
 
 const struct tiered_command cmd_plugins = {
     .name = "plugins",
-    .summary = "list the plugins, or show what one offers",
+    .summary = "list the plugins, show what one offers, or check one",
     .help =
         "usage: tiered plugins list [--plugins DIR] [--json]\n"
         "       tiered plugins show NAME [--plugins DIR] [--json]\n"
+        "       tiered plugins check FILE.so [--options 'KEY=VALUE,...'] [--limit "
+        "TIME]\n"
+        "                            [--json]\n"
         "\n"
         "list prints every plugin with its kind, version and meaning. Files that are\n"
         "refused are named on stderr, with the reason.\n"
         "show prints all that a plugin says of itself: traits, file, SHA-256, and its\n"
         "options with type, default, unit and help; nested ones have dotted names.\n"
+        "check runs the conformance kit on one file: descriptor, options, leaks and "
+        "what\n"
+        "its kind promises, a line a check. Each runs in a process of its own, so that "
+        "a\n"
+        "crash or a hang is a failed check. Exit code 1 if any failed.\n"
         "\n"
         "  --plugins DIR  the folder of plugins; otherwise TIERED_PLUGINS, otherwise\n"
         "                 lib/tiered beside the program\n"
+        "  --options O    check with these options; needed where one that is required\n"
+        "                 is a text (--options 'data=train.csv'); required numbers "
+        "are\n"
+        "                 chosen within their range otherwise\n"
+        "  --limit TIME   the longest that one check may take (30s)\n"
         "  --json         print JSON\n"
         "  -h, --help     print this text\n",
     .run = run,

@@ -109,7 +109,7 @@ for command in "aggregate --plugin fedavg -o $folder/o $folder/a" \
 done
 
 check "no verb" 2 "$tiered" plugins
-same "no verb" "tiered plugins: say 'list' or 'show NAME'
+same "no verb" "tiered plugins: say 'list', 'show NAME' or 'check FILE'
 try 'tiered plugins --help'" "$err"
 check "unknown verb" 2 "$tiered" plugins lst
 same "unknown verb" "tiered plugins: unknown verb 'lst'; did you mean 'list'?

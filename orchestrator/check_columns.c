@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What columns must do: follow a shift, agree in both precisions, not care how the host
+   cuts a model into pieces or on which thread a piece is made. And blobs. */
+#include "orchestrator/check_aggregator.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define DIM       1000
+#define N_THREADS 4
+#define N_TURNS   50
+
+struct columns {
+    struct made_round round;
+    struct made_result result;
+};
+
+/* An ordinary round, for the body; skipped where the host makes the sum. */
+static int with_columns(struct check *check,
+                        int (*body)(struct check *, void *, struct columns *,
+                                    struct tiered_error *),
+                        struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    struct columns columns;
+    void *state;
+    if (!ops->columns_f64) {
+        return check_skip(check, "has no columns: the host makes the sum");
+    }
+    if (check_open(check, &state, err) < 0) {
+        return -1;
+    }
+    int result =
+        check_ordinary_round(check, state, DIM, &columns.round, &columns.result, err);
+    if (result == 0) {
+        result = body(check, state, &columns, err);
+        made_round_finish(&columns.round);
+        made_result_finish(&columns.result);
+    }
+    check_close(check, state);
+    return result;
+}
+
+/* Rows are parameters or deltas, and the rule must not depend on which. */
+static int translation(struct check *check, void *state, struct columns *c,
+                       struct tiered_error *err)
+{
+    double out[DIM];
+    const double shift = 3.5;
+    for (size_t i = 0; i < c->round.n * DIM; i++) {
+        c->round.rows[i] += shift;
+    }
+    if (made_columns_f64(check, state, &c->round, c->result.weights, 0, DIM, out, err) <
+        0) {
+        return -1;
+    }
+    for (size_t k = 0; k < DIM; k++) {
+        out[k] -= shift;
+    }
+    return check_same(c->result.out, out, DIM, 1e-12,
+                      "3.5 added to every row does not add 3.5 to the result", err);
+}
+
+static int precisions(struct check *check, void *state, struct columns *c,
+                      struct tiered_error *err)
+{
+    float narrow[DIM];
+    double out[DIM];
+    if (made_columns_f32(check, state, &c->round, c->result.weights, 0, DIM, narrow,
+                         err) < 0) {
+        return -1;
+    }
+    for (size_t k = 0; k < DIM; k++) {
+        out[k] = (double)narrow[k];
+    }
+    return check_same(c->result.out, out, DIM, 4 * FLT_EPSILON,
+                      "columns_f32 and columns_f64 differ", err);
+}
+
+/* The host cuts where memory says. */
+static int pieces(struct check *check, void *state, struct columns *c,
+                  struct tiered_error *err)
+{
+    static const size_t sizes[] = {1, 2, 3, 7, 64, 100, 0, 129};
+    double out[DIM];
+    size_t from = 0;
+    for (size_t i = 0; from < DIM; i++) {
+        size_t n = sizes[i % TIERED_COUNT(sizes)];
+        n = n < DIM - from ? n : DIM - from;
+        if (made_columns_f64(check, state, &c->round, c->result.weights, from, n,
+                             out + from, err) < 0) {
+            return -1;
+        }
+        from += n;
+    }
+    for (size_t k = 0; k < DIM; k++) {
+        if (memcmp(&out[k], &c->result.out[k], sizeof(double)) != 0) {
+            return tiered_fail(err, TIERED_EINVAL,
+                               "element %zu depends on the elements it is called with "
+                               "(%.9g or %.9g)",
+                               k, out[k], c->result.out[k]);
+        }
+    }
+    return 0;
+}
+
+/* The largest and the smallest values, of both signs, and zeros. */
+static void fill_extremes(struct made_round *round, double most, double least)
+{
+    const double values[] = {most, -most, least, -least, 0, -0.0, most / 2, 1};
+    for (size_t k = 0; k < round->dim; k++) {
+        for (size_t i = 0; i < round->n; i++) {
+            size_t which = k < 3 ? k : (i * 5 + k * 3 + i * k) % TIERED_COUNT(values);
+            round->rows[i * round->dim + k] = values[which];
+        }
+    }
+}
+
+static int extremes(struct check *check, void *state, struct columns *c,
+                    struct tiered_error *err)
+{
+    double out[DIM];
+    float narrow[DIM];
+    fill_extremes(&c->round, (double)FLT_MAX, (double)FLT_TRUE_MIN);
+    if (made_columns_f32(check, state, &c->round, c->result.weights, 0, DIM, narrow,
+                         err) < 0) {
+        return -1;
+    }
+    fill_extremes(&c->round, 1e300, DBL_TRUE_MIN); /* room for the sum of a round */
+    if (made_columns_f64(check, state, &c->round, c->result.weights, 0, DIM, out, err) <
+        0) {
+        return -1;
+    }
+    for (size_t k = 0; k < DIM; k++) {
+        if (!isfinite(out[k]) || !isfinite((double)narrow[k])) {
+            return tiered_fail(err, TIERED_ERANGE, "finite rows up to %s make %g",
+                               isfinite(out[k]) ? "3.4e38 (f32)" : "1e300 (f64)",
+                               isfinite(out[k]) ? (double)narrow[k] : out[k]);
+        }
+    }
+    return 0;
+}
+
+/* ---- threads ---- */
+
+struct crowd {
+    const struct tiered_aggregator_ops *ops;
+    void *state;
+    const struct columns *columns;
+    const double *rows[100];
+    double weights[100];
+    size_t n_rows;
+};
+
+static bool make_again(void *user, size_t thread)
+{
+    const struct crowd *crowd = user;
+    const double *rows[100];
+    double out[DIM];
+    bool same = true;
+    for (size_t turn = 0; turn < N_TURNS && same; turn++) {
+        size_t from = (thread * 97 + turn * 13) % (DIM - 100), n = 100;
+        for (size_t i = 0; i < crowd->n_rows; i++) {
+            rows[i] = crowd->rows[i] + from;
+        }
+        same = crowd->ops->columns_f64(crowd->state, rows, crowd->weights,
+                                       crowd->n_rows, n, out, NULL) == 0 &&
+               memcmp(out, crowd->columns->result.out + from, n * sizeof(double)) == 0;
+    }
+    return same;
+}
+
+static int threads(struct check *check, void *state, struct columns *c,
+                   struct tiered_error *err)
+{
+    struct crowd crowd = {
+        .ops = check->loaded.plugin.ops, .state = state, .columns = c};
+    for (size_t i = 0; i < c->round.n; i++) {
+        if (c->result.weights[i] != 0) {
+            crowd.weights[crowd.n_rows] = c->result.weights[i];
+            crowd.rows[crowd.n_rows++] = c->round.rows + i * DIM;
+        }
+    }
+    check_step(check, "columns_f64 on %d threads", N_THREADS);
+    return check_threads(N_THREADS, make_again, &crowd)
+               ? 0
+               : tiered_fail(err, TIERED_EINVAL,
+                             "is TIERED_CONCURRENT, but several threads at once make "
+                             "other values than one");
+}
+
+int check_translation(struct check *check, struct tiered_error *err)
+{
+    return with_columns(check, translation, err);
+}
+
+int check_precisions(struct check *check, struct tiered_error *err)
+{
+    return with_columns(check, precisions, err);
+}
+
+int check_pieces(struct check *check, struct tiered_error *err)
+{
+    return with_columns(check, pieces, err);
+}
+
+/* Columns get the values; weigh sees their squares. */
+static int extreme_norms(struct check *check, void *state, struct tiered_error *err)
+{
+    const double magnitudes[] = {0, 1e-160, 1e150};
+    for (size_t i = 0; i < TIERED_COUNT(magnitudes); i++) {
+        struct made_round round = made_round(7, 20, 4);
+        struct made_result result;
+        for (size_t k = 0; k < round.n * round.dim; k++) {
+            round.rows[k] *= magnitudes[i];
+        }
+        int failed = made_round_weigh(check, state, &round, &result, err);
+        made_round_finish(&round);
+        made_result_finish(&result);
+        if (failed < 0) {
+            return tiered_error_prefix(err, "deltas of about %g: ", magnitudes[i]);
+        }
+    }
+    return 0;
+}
+
+int check_extremes(struct check *check, struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    if (check_with_state(check, extreme_norms, err) < 0) {
+        return -1;
+    }
+    return ops->columns_f64 ? with_columns(check, extremes, err) : 0;
+}
+
+int check_columns_threads(struct check *check, struct tiered_error *err)
+{
+    if (!(check->loaded.plugin.traits & TIERED_CONCURRENT)) {
+        return check_skip(check, "is not TIERED_CONCURRENT");
+    }
+    return with_columns(check, threads, err);
+}
+
+/* ---- blobs ---- */
+
+/* Formats are the plugin's own: what can be made here is what it must refuse. */
+int check_blobs(struct check *check, struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    static const char *const garbage[] = {"", "{", "\xff\xfe\x00\x01", "[[[[[[[[[[",
+                                          "{\"learner\":{\"gradient_booster\":"};
+    struct made_round round = made_round(2, 1, 5);
+    const struct tiered_contribution *children[] = {&round.children[0],
+                                                    &round.children[1]};
+    const struct tiered_round_view view = {
+        .size = sizeof(view), .n = 2, .contributions = children};
+    void *state;
+    int result = 0;
+    if (!ops->blobs) {
+        made_round_finish(&round);
+        return check_skip(check, "takes no blobs");
+    }
+    if (check_open(check, &state, err) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < TIERED_COUNT(garbage) && result == 0; i++) {
+        const void *blobs[] = {garbage[i], garbage[i]};
+        const size_t sizes[] = {strlen(garbage[i]), strlen(garbage[i])};
+        struct tiered_error why = {0};
+        size_t made = 0;
+        check_step(check, "blobs of %zu bytes of nonsense", sizes[0]);
+        result =
+            ops->blobs(state, &view, NULL, 0, blobs, sizes, NULL, 0, &made, &why) < 0
+                ? check_refusal("blobs", &why, err)
+                : 0;
+    }
+    check_close(check, state);
+    made_round_finish(&round);
+    return result;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An aggregator that dies by a signal in a round of three. */
+#include <stdlib.h>
+
+#include "minimal.h"
+
+static int weigh(void *state, const struct tiered_round_view *view, double *ret_weights,
+                 struct tiered_error *err)
+{
+    if (view->n == 3) {
+        abort();
+    }
+    return minimal_weigh(state, view, ret_weights, err);
+}
+
+static const struct tiered_aggregator_ops ops = {.size = sizeof(ops),
+                                                 .acts_on =
+                                                     TIERED_ROLE_BIT(TIERED_PARAMETER),
+                                                 .init = minimal_init,
+                                                 .destroy = minimal_destroy,
+                                                 .weigh = weigh};
+
+TIERED_PLUGIN_DEFINE(.kind = TIERED_AGGREGATOR, .name = "crashes", .version = "1.0",
+                     .summary = "a test", .ops = &ops);

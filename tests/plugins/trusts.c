@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A filter that believes the size which a block says of itself. */
+#include <string.h>
+
+#include "tiered/filter.h"
+
+static int init(const struct tiered_host *host, const void *config,
+                const struct tiered_manifest *manifest, void **ret_state,
+                struct tiered_error *err)
+{
+    (void)host, (void)config, (void)manifest, (void)err;
+    *ret_state = NULL;
+    return 0;
+}
+
+static void destroy(void *state)
+{
+    (void)state;
+}
+
+static size_t bound(void *state, size_t in_size)
+{
+    (void)state;
+    return in_size + sizeof(uint32_t);
+}
+
+static int forward(void *state, const struct tiered_block *block, const void *in,
+                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                   struct tiered_error *err)
+{
+    (void)state, (void)block;
+    uint32_t n = (uint32_t)in_size;
+    if (in_size + sizeof(n) > capacity) {
+        return tiered_fail(err, TIERED_ENOMEM, "no room");
+    }
+    memcpy(out, &n, sizeof(n));
+    memcpy((char *)out + sizeof(n), in, in_size);
+    *ret_size = in_size + sizeof(n);
+    return 0;
+}
+
+static int inverse(void *state, const struct tiered_block *block, const void *in,
+                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                   struct tiered_error *err)
+{
+    (void)state, (void)block;
+    uint32_t n;
+    if (in_size < sizeof(n)) {
+        return tiered_fail(err, TIERED_ECORRUPT, "no size");
+    }
+    memcpy(&n, in, sizeof(n));
+    if (n > capacity) {
+        return tiered_fail(err, TIERED_ECORRUPT, "too large");
+    }
+    memcpy(out, (const char *)in + sizeof(n), n);
+    *ret_size = n;
+    return 0;
+}
+
+static const struct tiered_filter_ops ops = {.size = sizeof(ops),
+                                             .init = init,
+                                             .destroy = destroy,
+                                             .bound = bound,
+                                             .forward = forward,
+                                             .inverse = inverse};
+
+TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "trusts", .version = "1.0",
+                     .summary = "a test", .ops = &ops);
