@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/value/text.h"
+
 static size_t find(const struct tiered_value *mapping, const char *key)
 {
     size_t n = mapping && mapping->kind == TIERED_MAPPING ? mapping->n : 0;
@@ -32,28 +34,51 @@ const struct tiered_value *tiered_value_key(const struct tiered_value *mapping,
     return i == SIZE_MAX ? NULL : mapping->items[2 * i];
 }
 
+/* Bytes of the character at p, which is UTF-8, if it may stand in JSON as it is. Most
+   of what YAML escapes would be refused, or a line break, when it is read as YAML. */
+static size_t plain_length(const char *p, const char *end)
+{
+    uint32_t line, column;
+    size_t n = tiered_utf8_length(p, end);
+    bool escaped = (unsigned char)*p < 0x20 || *p == '"' || *p == '\\' ||
+                   tiered_text_break(p, end);
+    return !escaped && n && !tiered_text_bad(p, p + n, &line, &column) ? n : 0;
+}
+
+/* The character at *p, which is not plain: all of those are below U+10000. */
+static int write_escape(const char **p, const char *end, struct tiered_bytes *out,
+                        struct tiered_error *err)
+{
+    static const uint8_t masks[] = {0, 0xff, 0x1f, 0x0f};
+    char escape[8];
+    size_t n = tiered_utf8_length(*p, end);
+    if (n == 0 || n >= sizeof(masks)) {
+        return tiered_fail(err, TIERED_EINVAL, "a text is not UTF-8");
+    }
+    unsigned c = (unsigned char)**p & masks[n];
+    for (size_t i = 1; i < n; i++) {
+        c = c << 6 | ((unsigned char)(*p)[i] & 0x3f);
+    }
+    *p += n;
+    snprintf(escape, sizeof(escape), "\\u%04x", c);
+    return tiered_bytes_append(out, escape, 6, err);
+}
+
 static int write_string(const char *text, struct tiered_bytes *out,
                         struct tiered_error *err)
 {
+    const char *end = text + strlen(text);
     if (tiered_bytes_append(out, "\"", 1, err) < 0) {
         return -1;
     }
-    for (const char *p = text; *p;) {
-        size_t plain = 0;
-        while (p[plain] && (unsigned char)p[plain] >= 0x20 && p[plain] != '"' &&
-               p[plain] != '\\' && p[plain] != 0x7f) {
-            plain++;
+    for (const char *p = text; p < end;) {
+        const char *from = p;
+        for (size_t n; p < end && (n = plain_length(p, end)) > 0;) {
+            p += n;
         }
-        if (plain && tiered_bytes_append(out, p, plain, err) < 0) {
+        if ((p > from && tiered_bytes_append(out, from, (size_t)(p - from), err) < 0) ||
+            (p < end && write_escape(&p, end, out, err) < 0)) {
             return -1;
-        }
-        p += plain;
-        if (*p) {
-            char escape[8];
-            int n = snprintf(escape, sizeof(escape), "\\u%04x", (unsigned char)*p++);
-            if (tiered_bytes_append(out, escape, (size_t)n, err) < 0) {
-                return -1;
-            }
         }
     }
     return tiered_bytes_append(out, "\"", 1, err);

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "core/value/text.h"
+
 #define MAX_ASSIGNMENT 65536
 
 struct setter {
@@ -211,10 +213,16 @@ static struct tiered_value *set_at(struct setter *s, const struct tiered_value *
     return single(s, path, length, set_at(s, NULL, skip(path, length)));
 }
 
-/* Words are not empty, and few enough for the document's depth. */
+/* Words are text, as in a file, not empty, and few enough for the document's depth. */
 static int check_path(const char *path, struct tiered_error *err)
 {
     size_t words = 1, length = strlen(path);
+    uint32_t line, column;
+    const char *bad = tiered_text_bad(path, path + length, &line, &column);
+    if (bad) {
+        return tiered_fail(err, TIERED_EINVAL, "the key is not UTF-8 text: byte 0x%02x",
+                           (unsigned)(unsigned char)*bad);
+    }
     for (const char *p = path; *p; p++) {
         words += *p == '.';
     }

@@ -196,6 +196,10 @@ static void test_json(void **state)
     check_json("[.5, +3, 5., 007, 0x10, 30s, 50%, 1.2.3, \"q\\\"\\\\\\n\", \xc3\xa9]",
                "[0.5,3,5,\"007\",\"0x10\",\"30s\",\"50%\",\"1.2.3\","
                "\"q\\u0022\\u005c\\u000a\",\"\xc3\xa9\"]");
+    /* What YAML would take for a line break, or refuse, when it reads the JSON. */
+    check_json("[\"a\\Nb\\Lc\\Pd\\te\\uFEFFf\\x9Fg\\x7F\\U0001F600\"]",
+               "[\"a\\u0085b\\u2028c\\u2029d\\u0009e\\ufefff\\u009fg\\u007f"
+               "\xf0\x9f\x98\x80\"]");
     check_json("{a: [], b: {}, c: [[1], {x: [y]}]}",
                "{\"a\":[],\"b\":{},\"c\":[[1],{\"x\":[\"y\"]}]}");
 }
@@ -261,6 +265,7 @@ static void test_set(void **state)
         {"run", "", "'run' is not KEY=VALUE"},
         {"run..x=1", "", "'run..x' is not a dotted key"},
         {"=1", "", "'' is not a dotted key"},
+        {"run.\x9f=1", "", "the key is not UTF-8 text: byte 0x9f"},
         {"run.rounds=[1", "",
          "'run.rounds': not valid YAML: did not find expected ',' or ']' while parsing "
          "a flow sequence"},
