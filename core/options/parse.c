@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/options/internal.h"
+#include "core/value/text.h"
 
 #define TEXT_MAX_BYTES (64u << 10)
 #define PAIRS_MAX      256
@@ -227,6 +228,22 @@ static int write_level(struct pairs *pairs, const char *prefix, size_t n_prefix,
                                *separator == '{' ? 2 : 1, err);
 }
 
+/* JSON holds nothing else; and a topology would refuse it too. */
+static int check_text(const char *text, struct tiered_error *err)
+{
+    uint32_t line, column;
+    size_t n = strlen(text);
+    if (n > TEXT_MAX_BYTES) {
+        return tiered_fail(err, TIERED_EINVAL, "options of more than %u bytes",
+                           TEXT_MAX_BYTES);
+    }
+    const char *bad = tiered_text_bad(text, text + n, &line, &column);
+    return bad ? tiered_fail(err, TIERED_EINVAL,
+                             "the options are not UTF-8 text: byte 0x%02x",
+                             (unsigned)(unsigned char)*bad)
+               : 0;
+}
+
 char *tiered_options_parse(const char *text, struct tiered_error *err)
 {
     struct tiered_bytes out = {0};
@@ -235,9 +252,7 @@ char *tiered_options_parse(const char *text, struct tiered_error *err)
         tiered_fail(err, TIERED_ENOMEM, "out of memory");
         return NULL;
     }
-    if (strlen(text) > TEXT_MAX_BYTES) {
-        tiered_fail(err, TIERED_EINVAL, "options of more than %u bytes",
-                    TEXT_MAX_BYTES);
+    if (check_text(text, err) < 0) {
         return NULL;
     }
     if (read_pairs(text, pairs, err) < 0 || write_level(pairs, "", 0, &out, err) < 0) {

@@ -457,6 +457,8 @@ static void test_command_line_errors(void **state)
         {"=1", "'' is not the name of an option"},
         {"beta=1,", "an option is missing beside a ','"},
         {",beta=1", "an option is missing beside a ','"},
+        {"beta=\xdd", "the options are not UTF-8 text: byte 0xdd"},
+        {"beta=\x01", "the options are not UTF-8 text: byte 0x01"},
         {"be ta=1", "'be ta' is not the name of an option"},
         {"a..b=1", "'a..b' is not the name of an option"},
         {"beta=1,beta=2", "option 'beta' is given twice"},
