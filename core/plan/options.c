@@ -81,17 +81,44 @@ static struct tiered_value *rewrite(struct writer *w, const struct tiered_value 
     }
 }
 
-static bool is_path(const struct tiered_plugin *plugin, const char *key)
+/* The rows that a mapping's keys are looked up in. */
+struct rows {
+    const struct tiered_option *items;
+    size_t n, size;
+};
+
+static bool find_row(const struct rows *rows, const char *key,
+                     struct tiered_option *ret)
 {
-    for (size_t i = 0; i < plugin->n_options; i++) {
-        struct tiered_option row =
-            tiered_option_row(plugin->options, plugin->option_size, i);
-        if (strcmp(row.name, key) == 0) {
-            return row.type == TIERED_STRING && row.unit &&
-                   strcmp(row.unit, "path") == 0;
+    for (size_t i = 0; i < rows->n; i++) {
+        *ret = tiered_option_row(rows->items, rows->size, i);
+        if (strcmp(ret->name, key) == 0) {
+            return true;
         }
     }
     return false;
+}
+
+static struct tiered_value **slot(const struct tiered_value *collection, size_t i)
+{
+    return &((struct tiered_value **)(uintptr_t)collection->items)[i];
+}
+
+/* Text stays as it was written: JSON would make .5 a 0.5, and a label of many digits a
+   number that few can read. */
+static struct tiered_value *as_text(struct writer *w, struct tiered_value *value)
+{
+    bool mapping = value->kind == TIERED_MAPPING;
+    if (value->kind == TIERED_SCALAR) {
+        return value->quoted ? value : text_of(w, value, value->text);
+    }
+    for (size_t i = 0; i < value->n; i++) {
+        struct tiered_value **item = slot(value, mapping ? 2 * i + 1 : i);
+        if (!(*item = as_text(w, *item))) {
+            return NULL;
+        }
+    }
+    return value;
 }
 
 /* A word without a slash that names no file there stays as it is: data sets have
@@ -108,21 +135,64 @@ static struct tiered_value *absolute(struct writer *w, struct tiered_value *valu
         return no_memory(w);
     }
     bool a_path = strchr(value->text, '/') || access(path, F_OK) == 0;
-    return a_path ? text_of(w, value, path) : value;
+    return text_of(w, value, a_path ? path : value->text);
+}
+
+static struct tiered_value *type_options(struct writer *w, const struct rows *rows,
+                                         struct tiered_value *options);
+
+/* A value as its row takes it. */
+static struct tiered_value *type_value(struct writer *w,
+                                       const struct tiered_option *row, size_t row_size,
+                                       struct tiered_value *value)
+{
+    const struct rows nested = {row->nested, row->n_nested, row_size};
+    struct tiered_option alternative;
+    switch (row->type) {
+    case TIERED_STRING:
+        return row->unit && strcmp(row->unit, "path") == 0 ? absolute(w, value)
+                                                           : as_text(w, value);
+    case TIERED_STRINGS:
+    case TIERED_PAIRS:
+        return as_text(w, value);
+    case TIERED_SECTION:
+        return type_options(w, &nested, value);
+    case TIERED_CHOICE: /* {NAME: {its options}} */
+        if (value->kind == TIERED_MAPPING && value->n == 1 &&
+            find_row(&nested, value->items[0]->text, &alternative)) {
+            const struct rows own = {alternative.nested, alternative.n_nested,
+                                     row_size};
+            *slot(value, 1) = type_options(w, &own, *slot(value, 1));
+            return *slot(value, 1) ? value : NULL;
+        }
+        return value;
+    default:
+        return value;
+    }
+}
+
+/* In place: rewrite() has copied every collection. */
+static struct tiered_value *type_options(struct writer *w, const struct rows *rows,
+                                         struct tiered_value *options)
+{
+    for (size_t i = 0; options->kind == TIERED_MAPPING && i < options->n; i++) {
+        struct tiered_option row;
+        struct tiered_value **value = slot(options, 2 * i + 1);
+        if (find_row(rows, options->items[2 * i]->text, &row) &&
+            !(*value = type_value(w, &row, rows->size, *value))) {
+            return NULL;
+        }
+    }
+    return options;
 }
 
 static char *write_options(struct writer *w, const struct tiered_value *options)
 {
+    const struct rows rows = {w->plugin->options, w->plugin->n_options,
+                              w->plugin->option_size};
     struct tiered_value *all = rewrite(w, options);
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes out = {0};
-    for (size_t i = 0; all && i < all->n; i++) {
-        struct tiered_value **slot =
-            &((struct tiered_value **)(uintptr_t)all->items)[2 * i + 1];
-        if (is_path(w->plugin, all->items[2 * i]->text) &&
-            !(*slot = absolute(w, *slot))) {
-            return NULL;
-        }
-    }
+    all = all ? type_options(w, &rows, all) : NULL;
     if (!all || tiered_value_json(all, &out, w->err) < 0) {
         return NULL;
     }

@@ -204,8 +204,11 @@ static void test_options(void **state)
          "nodes:\n"
          "  edge-0: {trainer: {softmax: {data: set.csv}}}\n"
          "  edge-1: {trainer: {softmax: {data: \"data/{node}-{tier}-{parent}\"}}}\n"
-         "  edge-2: {trainer: {softmax: {data: /abs, label: \"{{node}} {x\"}}}\n",
+         "  edge-2: {trainer: {softmax: {data: /abs, label: \"{{node}} {x\"}}}\n"
+         "  edge-3: {trainer: {softmax: {data: .5, label: 99999999999999999999}}}\n",
          &r);
+    check_options(r.plan, "edge-3",
+                  "{\"data\":\".5\",\"label\":\"99999999999999999999\"}");
     check_options(r.plan, "edge-11",
                   "{\"data\":\"fashion-mnist\",\"shard\":\"11/12\",\"lr\":0.10,"
                   "\"partition\":{\"dirichlet\":{\"alpha\":1}}}");
