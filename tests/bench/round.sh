@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# See round.py.
+exec python3 "$(dirname "$0")/round.py" "$@"
