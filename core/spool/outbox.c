@@ -12,7 +12,8 @@
  *
  *   begin    makes the .tmp file
  *   commit   fsync of the file; rename to out-PATH.upd (here it stands); fsync of the
- *            folder; rename of the entry before it to state.upd
+ *            folder; rename of the entry before it to state.upd. Both fsyncs only where
+ *            there is a state: a process that dies loses nothing either way
  *   clear    rename of out-PATH.upd to state.upd. A crash that loses this rename brings
  *            the update back: it is sent again, and the parent says that it has it
  */
@@ -207,7 +208,10 @@ int tiered_outbox_commit(struct tiered_outbox *outbox, const struct tiered_path 
                            "the update was not begun in the outbox");
     }
     TIERED_FREE char *name = entry_name(outbox, path, err);
-    if (!name || encoded_finish(e, state, state_size, true, err) < 0 ||
+    /* without a state a machine that loses its power loses work alone: what is then
+       missing or damaged is made again */
+    bool durable = state_size > 0;
+    if (!name || encoded_finish(e, state, state_size, durable, err) < 0 ||
         encoded_rename(e, name, err) < 0) {
         return -1;
     }
@@ -216,7 +220,7 @@ int tiered_outbox_commit(struct tiered_outbox *outbox, const struct tiered_path 
     bool replaced = old && tiered_path_equal(path, &outbox->path);
     outbox->entry = tiered_encoded_ref(e);
     outbox->path = *path;
-    int result = tiered_fsync_folder(outbox->folder, err);
+    int result = durable ? tiered_fsync_folder(outbox->folder, err) : 0;
     if (result == 0 && old && !replaced) {
         result = retire(outbox, old, err);
     }

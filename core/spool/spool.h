@@ -6,9 +6,10 @@
  * round is committed.
  *
  * What is lost with the process (memory, spool files) is sent again from the outboxes:
- * opening a spool empties its folder. Outbox files are durable: written under a
- * temporary name, fsynced, renamed; an unreadable one is removed with a warning, for
- * the update can be made again.
+ * opening a spool empties its folder. Outbox files are written under a
+ * temporary name and renamed, so a killed process loses nothing; those with a state,
+ * which must not be advanced twice, are fsynced and outlive the machine too. An
+ * unreadable one is removed with a warning, for the update can be made again.
  *
  * Threads: one owner (the event loop); the encoded objects themselves may be read by
  * all.
