@@ -215,6 +215,9 @@ def check_plugin():
         for line in shown.splitlines():
             if not line.startswith("sha256:") and line not in text:
                 complain("docs/plugins.md does not have the line '%s'", line)
+        for line in step("'%s' plugins check capmean.so" % TIERED).splitlines():
+            if not line.startswith("skip") and line not in text:
+                complain("docs/plugins.md does not have the line '%s'", line)
         for name, values, count in ("a", "0, 10", 100), ("b", "10, 20", 900):
             step("python3 '%s' write %s '{\"w\": [\"F32\", [2], [%s]]}' num_examples=%d"
                  % (st, name, values, count))
