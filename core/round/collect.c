@@ -77,6 +77,19 @@ void round_fail_quorum(struct tiered_round *r, const char *what, uint32_t in,
     round_fail(r, reason);
 }
 
+static bool is_waited_for(const struct round_child *c)
+{
+    return c->member == MEMBER_WAITED && c->link != LINK_GONE;
+}
+
+static void warn_closes_without(struct tiered_round *r)
+{
+    char path[192], without[160] = "";
+    tiered_path_text(&r->path, path);
+    list(r, "", without, sizeof(without), is_waited_for);
+    round_warn(r, "round %.64s closes without %s", path, without);
+}
+
 void round_check_collecting(struct tiered_round *r)
 {
     uint32_t in = round_count_member(r, MEMBER_IN);
@@ -95,6 +108,9 @@ void round_check_collecting(struct tiered_round *r)
         return;
     }
     round_clear_timers(r);
+    if (!all) {
+        warn_closes_without(r);
+    }
     if (r->config.post.steps) {
         round_begin_phase(r, ROUND_POST);
     } else {

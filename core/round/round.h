@@ -17,7 +17,8 @@
  *
  * Rules, in short (design.md section 5):
  *  - a round closes when every sampled child that is not gone has contributed, or at
- *    quorum once the deadline has passed (at once if it passed already). Without a
+ *    quorum once the deadline has passed (at once if it passed already); a warning then
+ *    names the children that it goes on without. Without a
  *    deadline a quorum below 100 % closes when every child still missing is lost or
  * gone.
  *  - lost: the link is down and may come back (the round waits for it, and says so).

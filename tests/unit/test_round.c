@@ -186,7 +186,8 @@ static void test_deadline_with_quorum(void **state)
               "the deadline");
     lost(1);
     IS(lost(3), "WARN (child 3 is lost: its link is down)");
-    IS(timer(TIERED_TIMER_DEADLINE), "AGGREGATE 1.1 A [0:1 2:2]");
+    IS(timer(TIERED_TIMER_DEADLINE),
+       "WARN (round 1.1 closes without child 1, child 3); AGGREGATE 1.1 A [0:1 2:2]");
     IS(timer(TIERED_TIMER_DEADLINE), "");
 }
 
@@ -202,7 +203,9 @@ static void test_deadline_before_quorum(void **state)
     IS(timer(TIERED_TIMER_DEADLINE),
        "WARN (round 1.1, its deadline has passed: 1 of 3 updates; waits for child 1 "
        "(at work), child 2 (at work); the deadline has passed, the quorum is 2)");
-    IS(update(2, "1.1", 'A', 2, 1), "CLEAR half; AGGREGATE 1.1 A [0:1 2:2]");
+    IS(update(2, "1.1", 'A', 2, 1),
+       "CLEAR half; WARN (round 1.1 closes without child 1); AGGREGATE 1.1 A [0:1 "
+       "2:2]");
 }
 
 static void test_stale_timers(void **state)
@@ -234,7 +237,8 @@ static void test_quorum_without_deadline(void **state)
     start("1", 'A');
     update(0, "1.1", 'A', 1, 1);
     IS(update(1, "1.1", 'A', 2, 1), ""); /* child 2 is at work: waited for */
-    IS(lost(2), "WARN (child 2 is lost: its link is down); AGGREGATE 1.1 A [0:1 1:2]");
+    IS(lost(2), "WARN (child 2 is lost: its link is down); WARN (round 1.1 closes "
+                "without child 2); AGGREGATE 1.1 A [0:1 1:2]");
 }
 
 static void test_full_quorum_waits_for_lost(void **state)
