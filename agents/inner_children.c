@@ -124,6 +124,12 @@ static void child_discard(void *user, struct tiered_encoded *encoded)
     tiered_spool_release(inner->spool, encoded);
 }
 
+static void child_broken(void *user, const struct tiered_error *err)
+{
+    struct inner *inner = user;
+    agent_node_failed(inner->node->agent, inner->node->as->node, err);
+}
+
 static void child_received(void *user, uint32_t child, struct tiered_push *push,
                            struct tiered_encoded *encoded)
 {
@@ -156,6 +162,7 @@ const struct tiered_downlink_owner inner_downlink_owner = {
     .offer = child_offer,
     .store = child_store,
     .discard = child_discard,
+    .broken = child_broken,
     .received = child_received,
     .model = inner_serve,
 };

@@ -304,7 +304,14 @@ static void on_refused(void *user, enum tiered_code code, const char *reason)
                &where, "the parent refused the session: %s", reason);
 }
 
+static void on_broken(void *user, const struct tiered_error *err)
+{
+    struct node *node = user;
+    agent_node_failed(node->agent, node->as->node, err);
+}
+
 static const struct tiered_uplink_owner uplink_owner = {
+    .broken = on_broken,
     .refused = on_refused,
     .frame = on_frame,
     .pulled = on_pulled,
@@ -410,6 +417,8 @@ static void deliver_done(struct node_job *job)
         if (job->result == 0) {
             node->delivering_path = d->update.path;
             tiered_uplink_push(node->uplink, &d->update.path, d->encoded);
+        } else if (job->err.code == TIERED_EIO) { /* our disk: no round can go on */
+            agent_node_failed(node->agent, node->as->node, &job->err);
         } else {
             node_failed(node, &d->update.path, &job->err, false);
         }

@@ -191,6 +191,11 @@ static void on_discard(void *user, struct tiered_encoded *encoded)
     tiered_encoded_unref(encoded);
 }
 
+static void on_broken(void *user, const struct tiered_error *err)
+{
+    run_fail(user, "%s", err->text);
+}
+
 static void on_received(void *user, uint32_t child, struct tiered_push *push,
                         struct tiered_encoded *encoded)
 {
@@ -229,6 +234,7 @@ const struct tiered_downlink_owner caller_owner = {
     .offer = on_offer,
     .store = on_store,
     .discard = on_discard,
+    .broken = on_broken,
     .received = on_received,
     .model = on_model,
 };
@@ -287,6 +293,7 @@ static void fetch(struct run *run)
         .token = run->token,
         .context = {.run = run->id, .node = "", .generation = run->plan->generation},
         .model = run->newest,
+        .broken = on_broken,
     };
     struct tiered_error err;
     if (tiered_pull_start(&config, on_fetched, run, &run->pull, &err) < 0) {

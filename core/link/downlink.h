@@ -51,6 +51,9 @@ struct tiered_downlink_owner {
     int (*store)(void *user, const Tiered__V1__Head *head, struct tiered_encoded **ret,
                  struct tiered_error *err);
     void (*discard)(void *user, struct tiered_encoded *encoded);
+    /** An update cannot be stored here: a disk that is full, say. Its child is refused
+        and will push again. May be NULL. */
+    void (*broken)(void *user, const struct tiered_error *err);
     /** All blocks are here and verified. The owner takes `encoded` over, and later
        calls tiered_push_done. */
     void (*received)(void *user, uint32_t child, struct tiered_push *push,

@@ -142,6 +142,9 @@ static void on_message(void *user, struct tiered_message *message)
     message->release(message);
     if (result < 0) {
         tiered_log(TIERED_LOG_WARN, "link", NULL, "a pull was cut off: %s", err.text);
+        if (err.code == TIERED_EIO && pull->config.broken) {
+            pull->config.broken(pull->user, &err);
+        }
         again(pull);
         return;
     }

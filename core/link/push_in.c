@@ -124,10 +124,14 @@ static void push_half_closed(void *user)
     }
 }
 
-/* Turn a peer away that broke the protocol: what it sent is not kept, unless it is the
-   owner's already. */
+/* Turn a peer away that broke the protocol, or whose update cannot be stored: what it
+   sent is not kept, unless it is the owner's already. */
 static void push_break(struct tiered_push *push, const struct tiered_error *err)
 {
+    const struct tiered_downlink *d = push->downlink;
+    if (err->code == TIERED_EIO && d->owner->broken) {
+        d->owner->broken(d->user, err);
+    }
     struct tiered_conn *conn = TIERED_STEAL(push->conn);
     link_turn_away(push->downlink->server, conn, push->child->name, err->code,
                    err->text);

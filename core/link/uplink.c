@@ -260,6 +260,14 @@ static void pull_done(void *user, struct tiered_encoded *encoded, const char *re
     u->owner->pulled(u->user, &model, encoded, reason);
 }
 
+static void pull_broken(void *user, const struct tiered_error *err)
+{
+    struct tiered_uplink *u = user;
+    if (u->owner->broken) {
+        u->owner->broken(u->user, err);
+    }
+}
+
 void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *model)
 {
     if (u->pull && tiered_digest_equal(&u->pull_model, model)) {
@@ -274,6 +282,7 @@ void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *mod
         .folder = u->config.folder[0] ? u->config.folder : NULL,
         .context = link_up_context(u, NULL),
         .model = *model,
+        .broken = pull_broken,
     };
     struct tiered_error err;
     if (tiered_pull_start(&config, pull_done, u, &u->pull, &err) < 0) {

@@ -36,6 +36,9 @@ struct tiered_uplink_owner {
         NULL: refused for good, and why. */
     void (*pulled)(void *user, const struct tiered_digest *model,
                    struct tiered_encoded *encoded, const char *reason);
+    /** A pulled model cannot be stored here: a disk that is full, say. It is pulled
+        again all the same. May be NULL. */
+    void (*broken)(void *user, const struct tiered_error *err);
     /** The push's verdict. */
     void (*pushed)(void *user, const struct tiered_path *path, bool accepted,
                    bool settled, const char *reason);
@@ -75,6 +78,7 @@ struct tiered_pull_config {
     const char *address, *folder, *token; /* borrowed; token NULL: a child */
     struct tiered_frame_context context;  /* strings borrowed */
     struct tiered_digest model;
+    void (*broken)(void *user, const struct tiered_error *err); /* as an uplink's */
 };
 int tiered_pull_start(const struct tiered_pull_config *config,
                       void (*done)(void *user, struct tiered_encoded *encoded,

@@ -110,7 +110,9 @@ static int open_file(struct tiered_encoded *e, const char *path,
                            strerror(errno));
     }
     e->end = ENCODED_MAGIC_SIZE;
-    return tiered_write_at(e->fd, "TIERED01", ENCODED_MAGIC_SIZE, 0, err);
+    return tiered_write_at(e->fd, "TIERED01", ENCODED_MAGIC_SIZE, 0, err) < 0
+               ? tiered_error_prefix(err, "'%.150s': ", path)
+               : 0;
 }
 
 static int make(const Tiered__V1__Head *head, const char *path, bool receiving,
