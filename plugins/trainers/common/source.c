@@ -208,6 +208,12 @@ int tiered_source_locate(const struct tiered_trainer_config *config,
                                "install dataset-fashion-mnist");
         }
         data = FASHION_MNIST;
+    } else if (!strchr(data, '/')) { /* a path that is there came with its folder */
+        return tiered_fail(
+            err, TIERED_ENOENT,
+            "data '%.120s' is no file or folder beside the topology, nor "
+            "a known data set (fashion-mnist)",
+            data);
     }
     return is_folder(data) ? locate_in_folder(data, config, train, test, err)
                            : locate_file(data, config, train, test, err);
