@@ -12,6 +12,7 @@
 #include "core/base/log.h"
 #include "core/model/metrics.h"
 #include "orchestrator/cmd.h"
+#include "orchestrator/limits.h"
 
 #define TICK_MS      200
 #define HEARTBEAT_MS 1000
@@ -459,6 +460,9 @@ static void tell_started(struct run *run)
 static int start(struct run *run, const struct run_options *options,
                  struct tiered_error *err)
 {
+    if (limits_raise(run->plan, err) < 0) {
+        return -1;
+    }
     run->program = spawn_program(err);
     run->node_rounds = calloc(run->plan->n_nodes, sizeof(*run->node_rounds));
     if (!run->node_rounds) {
