@@ -157,12 +157,15 @@ static int run_plan(struct arguments *args, const struct loaded_plan *loaded)
 {
     TIERED_CLEANUP(report_destroyp) struct report *report = NULL;
     struct tiered_error err;
-    enum report_form form = args->json              ? REPORT_JSON
-                            : isatty(STDOUT_FILENO) ? REPORT_TERMINAL
-                                                    : REPORT_LINES;
+    const char *term = getenv("TERM");
+    bool terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
+    enum report_form form = args->json ? REPORT_JSON
+                            : terminal ? REPORT_TERMINAL
+                                       : REPORT_LINES;
     if (report_create(form, loaded->plan, &report, &err) < 0) {
         return cmd_error(&err);
     }
+    args->run.quiet = form == REPORT_TERMINAL && isatty(STDERR_FILENO);
     args->run.topology_path = args->file;
     args->run.external = args->external;
     args->run.n_external = args->n_external;

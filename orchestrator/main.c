@@ -2,10 +2,12 @@
 /* The `tiered` command: finds the subcommand and hands over. */
 #include "orchestrator/cmd.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/base.h"
 #include "core/base/version.h"
@@ -106,8 +108,21 @@ static int unknown(const char *name)
     return EXIT_USAGE;
 }
 
+/* A descriptor that is closed would be the next file's that is opened: what is printed
+   must not end up in a database. Reading and writing these fail. */
+static void keep_standard_files(void)
+{
+    static const int flags[] = {O_WRONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", flags[fd]) < 0) {
+            return;
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
+    keep_standard_files();
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;

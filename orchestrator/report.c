@@ -2,9 +2,12 @@
 /* What `tiered up` tells its user. */
 #include "orchestrator/report.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "core/base/base.h"
 #include "core/model/metrics.h"
@@ -23,9 +26,10 @@ struct report {
     const struct tiered_plan *plan;
     struct tier_sums *tiers;
     struct node_state *nodes;
-    char last_round[512]; /* the root's newest */
+    uint64_t rounds; /* the root's newest */
     uint64_t began_ms;
     unsigned drawn; /* lines of the block on the screen */
+    int broken;     /* errno: nobody reads what we write to stdout any more */
     struct tiered_metrics metrics;
     char run[128];
 };
@@ -61,6 +65,18 @@ void report_destroy(struct report *report)
 static const char *tier_name(const struct report *report, uint32_t tier)
 {
     return tiered_topology_tier(report->plan->topology, tier)->name;
+}
+
+static void flush(struct report *report)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !report->broken) {
+        report->broken = errno ? errno : EIO;
+    }
+}
+
+const char *report_broken(const struct report *report)
+{
+    return report->broken ? strerror(report->broken) : NULL;
 }
 
 /* ---- the block on a terminal ---- */
@@ -110,56 +126,110 @@ static size_t count_states(const struct report *report, uint32_t tier,
     return kinds;
 }
 
-static void draw_bar(double fraction)
+/* A line of the block. It must not wrap: erase() goes up by lines. */
+struct block_line {
+    char text[512];
+    size_t n;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct block_line *line,
+                                                      const char *fmt, ...)
+{
+    size_t room = sizeof(line->text) - line->n;
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line->text + line->n, room, fmt, args);
+    va_end(args);
+    line->n = n < 0 || (size_t)n >= room ? sizeof(line->text) - 1 : line->n + (size_t)n;
+}
+
+/* At most `columns` - 1 characters; the cursor of some terminals wraps at the last. */
+static void draw(struct report *report, const struct block_line *line, unsigned columns)
+{
+    unsigned width = 0;
+    for (const unsigned char *p = (const unsigned char *)line->text; *p; p++) {
+        bool begins = (*p & 0xC0) != 0x80; /* not inside a UTF-8 character */
+        if (begins && ++width >= columns) {
+            break;
+        }
+        putchar(*p < 0x20 || *p == 0x7F ? '?' : *p);
+    }
+    putchar('\n');
+    report->drawn++;
+}
+
+static void add_bar(struct block_line *line, double fraction)
 {
     char bar[21];
+    fraction = fraction < 0 ? 0 : fraction > 1 ? 1 : fraction;
     int full = (int)(fraction * 20);
     for (int i = 0; i < 20; i++) {
         bar[i] = i < full ? '#' : '.';
     }
     bar[20] = '\0';
-    printf("  [%s] %3.0f %%", bar, fraction * 100);
+    add(line, "  [%s] %3.0f %%", bar, fraction * 100);
 }
 
-static void draw_tier(const struct report *report, uint32_t tier)
+static void add_tier(struct block_line *line, const struct report *report,
+                     uint32_t tier)
 {
     struct count counts[8];
     double progress;
     size_t kinds = count_states(report, tier, counts, &progress);
     uint32_t n = report->plan->tier_counts[tier];
-    printf("  %-10s %5u node%s  ", tier_name(report, tier), n, n == 1 ? " " : "s");
+    add(line, "  %-10s %5u node%s  ", tier_name(report, tier), n, n == 1 ? " " : "s");
     for (size_t i = 0; i < kinds; i++) {
         if (n == 1) {
-            printf("%s", counts[i].state);
+            add(line, "%s", counts[i].state);
         } else {
-            printf("%s%s %u", i ? ", " : "", counts[i].state, counts[i].n);
+            add(line, "%s%s %u", i ? ", " : "", counts[i].state, counts[i].n);
         }
     }
     if (progress >= 0) {
-        draw_bar(progress);
+        add_bar(line, progress);
     }
     if (report->tiers[tier].rounds) {
         uint64_t rounds = report->tiers[tier].rounds;
-        printf("  %llu round%s", (unsigned long long)rounds, rounds == 1 ? "" : "s");
+        add(line, "  %llu round%s", (unsigned long long)rounds, rounds == 1 ? "" : "s");
     }
-    putchar('\n');
+}
+
+/* The run as a whole: how many of its rounds are done, and for how long it runs. */
+static void add_run(struct block_line *line, const struct report *report)
+{
+    char elapsed[32];
+    uint32_t rounds = tiered_topology_run(report->plan->topology)->rounds;
+    const char *state = report->nodes[0].state;
+    bool started = report->rounds || (state[0] && strcmp(state, "idle") != 0);
+    tiered_format_duration(tiered_now_ms() - report->began_ms, elapsed);
+    if (started && report->rounds < rounds) {
+        add(line, "round %llu of %u", (unsigned long long)report->rounds + 1, rounds);
+    } else {
+        add(line, "%s", started ? "finishing" : "starting");
+    }
+    add_bar(line, rounds ? (double)report->rounds / rounds : 0);
+    add(line, "  %s", elapsed);
 }
 
 void report_tick(struct report *report)
 {
+    struct winsize size = {0};
     if (report->form != REPORT_TERMINAL) {
         return;
     }
-    char elapsed[32];
+    ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    unsigned columns = size.ws_col ? size.ws_col : 80;
+    unsigned rows = size.ws_row ? size.ws_row : 24;
     erase(report);
-    tiered_format_duration(tiered_now_ms() - report->began_ms, elapsed);
-    printf("%s  %s\n", report->last_round[0] ? report->last_round : "starting",
-           elapsed);
-    for (uint32_t t = 0; t < report->plan->n_tiers; t++) {
-        draw_tier(report, t);
+    struct block_line line = {.n = 0};
+    add_run(&line, report);
+    draw(report, &line, columns);
+    for (uint32_t t = 0; t < report->plan->n_tiers && report->drawn + 1 < rows; t++) {
+        line = (struct block_line){.n = 0};
+        add_tier(&line, report, t);
+        draw(report, &line, columns);
     }
-    report->drawn = report->plan->n_tiers + 1;
-    fflush(stdout);
+    flush(report);
 }
 
 void report_states(struct report *report, const Tiered__V1__Heartbeat *heartbeat)
@@ -203,21 +273,26 @@ static void round_line(struct report *report, const json_t *event)
 {
     char metrics[256], up[32], down[32];
     const struct tiered_run_settings *run = tiered_topology_run(report->plan->topology);
-    tiered_metrics_from_json(json_object_get(event, "metrics"), &report->metrics);
-    format_metrics(&report->metrics, metrics, sizeof(metrics));
+    struct tiered_metrics of_round;
+    tiered_metrics_from_json(json_object_get(event, "metrics"), &of_round);
+    tiered_metrics_update(&report->metrics, json_object_get(event, "metrics"));
+    format_metrics(&of_round, metrics, sizeof(metrics));
     tiered_format_bytes(number(event, "bytes_up"), up);
     tiered_format_bytes(number(event, "bytes_down"), down);
-    snprintf(report->last_round, sizeof(report->last_round),
-             "round %llu/%u  %s  %llu contributions, %llu examples  up %s, down %s  "
-             "%.1f s",
-             (unsigned long long)number(event, "round"), run->rounds, metrics,
-             (unsigned long long)number(event, "contributions"),
-             (unsigned long long)number(event, "num_examples"), up, down,
-             json_number_value(json_object_get(event, "seconds")));
-    if (report->form == REPORT_LINES) {
-        puts(report->last_round);
-        fflush(stdout);
+    report->rounds = number(event, "round");
+    if (report->form == REPORT_JSON) {
+        return;
     }
+    if (report->form == REPORT_TERMINAL) {
+        erase(report);
+    }
+    printf("round %llu/%u  %s  %llu contributions, %llu examples  up %s, down %s  "
+           "%.1f s\n",
+           (unsigned long long)report->rounds, run->rounds, metrics,
+           (unsigned long long)number(event, "contributions"),
+           (unsigned long long)number(event, "num_examples"), up, down,
+           json_number_value(json_object_get(event, "seconds")));
+    flush(report);
 }
 
 static uint32_t count_round(struct report *report, const json_t *event)
@@ -237,7 +312,10 @@ static uint32_t count_round(struct report *report, const json_t *event)
 
 void report_past_round(struct report *report, const json_t *event)
 {
-    count_round(report, event);
+    if (count_round(report, event) == 0) {
+        report->rounds = number(event, "round");
+        tiered_metrics_update(&report->metrics, json_object_get(event, "metrics"));
+    }
 }
 
 static void take_round(struct report *report, const json_t *event)
@@ -265,7 +343,7 @@ void report_event(struct report *report, const json_t *event)
         char *line = json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(15));
         if (line) {
             puts(line);
-            fflush(stdout);
+            flush(report);
         }
         free(line);
     }
@@ -284,7 +362,7 @@ void report_event(struct report *report, const json_t *event)
                    json_is_true(json_object_get(event, "resumed")) ? " goes on" : "",
                    report->plan->n_agents, report->plan->n_nodes, text(event, "dir"));
             printf("dashboard: %s\n", text(event, "http"));
-            fflush(stdout);
+            flush(report);
         }
     }
 }
@@ -293,7 +371,7 @@ void report_say(struct report *report, const char *severity, const char *fmt, ..
 {
     if (report->form == REPORT_TERMINAL) {
         erase(report);
-        fflush(stdout);
+        flush(report);
     }
     va_list args;
     va_start(args, fmt);
@@ -344,5 +422,5 @@ void report_end(struct report *report, const char *status, const char *model,
     if (model) {
         printf("\nmodel: %s\n", model);
     }
-    fflush(stdout);
+    flush(report);
 }

@@ -32,6 +32,8 @@ void report_tick(struct report *report);
 /** "warning: …" or "error: …" on stderr, above the progress block. */
 __attribute__((format(printf, 3, 4))) void
 report_say(struct report *report, const char *severity, const char *fmt, ...);
+/** Why stdout takes nothing any more, or NULL. */
+const char *report_broken(const struct report *report);
 /** The table at the end, and where the model is. */
 void report_end(struct report *report, const char *status, const char *model,
                 double seconds);

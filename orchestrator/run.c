@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -22,9 +23,11 @@
 static void keep_event(struct run *run, const json_t *event)
 {
     struct tiered_error err;
-    if (record_event(run->record, run->id, event, &err) < 0) {
+    bool kept = record_event(run->record, run->id, event, &err) == 0;
+    if (!kept && !run->record_fails) { /* not again for each event */
         report_say(run->report, "warning", "%s", err.text);
     }
+    run->record_fails = !kept;
 }
 
 void run_event(struct run *run, const char *name, json_t *fields)
@@ -47,7 +50,7 @@ static void root_committed(struct run *run, const json_t *event)
     struct tiered_digest digest;
     const char *model = json_string_value(json_object_get(event, "model"));
     run->rounds = (uint32_t)json_integer_value(json_object_get(event, "round"));
-    tiered_metrics_from_json(json_object_get(event, "metrics"), &run->metrics);
+    tiered_metrics_update(&run->metrics, json_object_get(event, "metrics"));
     if (model && tiered_digest_parse(model, &digest)) {
         caller_published(run, &digest);
     }
@@ -182,12 +185,22 @@ static void say_missing(struct run *run)
     }
 }
 
+/* Whoever read what we print has gone: as if by SIGPIPE, the run ends; but in order. */
+static void check_stdout(struct run *run)
+{
+    const char *why = report_broken(run->report);
+    if (why) {
+        run_fail(run, "cannot write to stdout: %s", why);
+    }
+}
+
 static void tick(void *arg)
 {
     static uint64_t ticks;
     struct run *run = arg;
     tiered_loop_timer(run->loop, &run->tick, TICK_MS, tick, run);
     report_tick(run->report);
+    check_stdout(run);
     ticks++;
     if (run->stage == RUN_STARTING && ticks % (MISSING_MS / TICK_MS) == 0) {
         say_missing(run);
@@ -273,6 +286,23 @@ static int find_folder(struct run *run, const struct run_options *options,
                : stand_in_folder(run, err);
 }
 
+/* A warning of the link, say, must not run into the block on the terminal. */
+static int open_log(struct run *run, const struct run_options *options,
+                    struct tiered_error *err)
+{
+    if (!options->quiet) {
+        return 0;
+    }
+    run->log = open("logs/@tiered.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                    0600); /* no agent has such a name */
+    if (run->log < 0) {
+        return tiered_fail(err, TIERED_EIO, "cannot open '%s/logs/@tiered.log': %s",
+                           run->folder, strerror(errno));
+    }
+    tiered_log_set_fd(run->log);
+    return 0;
+}
+
 static int open_folder(struct run *run, const struct run_options *options,
                        struct tiered_error *err)
 {
@@ -296,7 +326,7 @@ static void take_past_round(void *user, json_t *event)
     view_round(&run->view, event);
     if (strcmp(node, run->plan->nodes[0].name) == 0) {
         run->rounds = (uint32_t)json_integer_value(json_object_get(event, "round"));
-        tiered_metrics_from_json(json_object_get(event, "metrics"), &run->metrics);
+        tiered_metrics_update(&run->metrics, json_object_get(event, "metrics"));
     }
 }
 
@@ -470,8 +500,8 @@ static int start(struct run *run, const struct run_options *options,
     }
     tiered_wall_text(run->started);
     if (!run->program || view_create(run->plan, &run->view, err) < 0 ||
-        open_folder(run, options, err) < 0 || open_record(run, options, err) < 0 ||
-        tiered_loop_create(&run->loop, err) < 0 ||
+        open_folder(run, options, err) < 0 || open_log(run, options, err) < 0 ||
+        open_record(run, options, err) < 0 || tiered_loop_create(&run->loop, err) < 0 ||
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
         tiered_pool_create(0, &run->pool, err) < 0 || open_network(run, err) < 0 ||
         (options->network && keep_ports(run, err) < 0) || caller_create(run, err) < 0 ||
@@ -496,6 +526,10 @@ static void finish(struct run *run)
     tiered_pool_destroy(run->pool);
     record_close(run->record);
     tiered_loop_destroy(run->loop);
+    if (run->log >= 0) {
+        tiered_log_set_fd(STDERR_FILENO);
+        close(run->log);
+    }
     if (run->lock >= 0) {
         close(run->lock);
     }
@@ -541,13 +575,20 @@ int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,
                       .log_level = options->log_level,
                       .resumed = options->resume,
                       .lock = -1,
+                      .log = -1,
                       .report = report};
     uint64_t began = tiered_now_ms();
     int code = EXIT_FAILED;
+    signal(SIGPIPE, SIG_IGN); /* whoever reads stdout may go: check_stdout() */
     if (start(&run, options, &err) < 0 || tiered_loop_run(run.loop, &err) < 0) {
         report_say(report, "error", "%s", err.text);
     } else {
         tell_finished(&run, (double)(tiered_now_ms() - began) / 1000.0);
+        const char *why = report_broken(report);
+        if (why && run.status == RUN_DONE) { /* it ended before the next look */
+            report_say(report, "error", "cannot write to stdout: %s", why);
+            run.status = RUN_FAILED;
+        }
         code = codes[run.status];
     }
     finish(&run);

@@ -87,6 +87,7 @@ struct run {
     struct run_agent *agents;
     uint32_t *agent_of_child; /* UINT32_MAX for the root node */
     struct record *record;
+    bool record_fails;
     char *program;
 
     /* the root's caller (caller.c) */
@@ -106,9 +107,10 @@ struct run {
     struct tiered_net *root_net; /* by which the root's children reach it, and we */
     struct tiered_config root_config;
     struct tiered_credentials root_credentials;
-    struct tiered_metrics metrics; /* of the last round that was evaluated */
+    struct tiered_metrics metrics; /* each as the last round that has it told it */
 
     struct tiered_timer tick, hurry;
+    int log; /* our own, when it is not stderr; -1 */
     unsigned signals;
 };
 
@@ -118,6 +120,7 @@ struct run_options {
     bool resume;
     const char *const *external; /* agents that are not started here */
     size_t n_external;
+    bool quiet;         /* the log goes to logs/@tiered.log, not to stderr */
     bool network;       /* links keep their transports, on loopback */
     uint16_t http_port; /* 0: any */
 };

@@ -49,6 +49,7 @@ static void become_agent(const struct spawn_config *config, const char *const *a
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL); /* ignored by us alone */
     setsid();
     int null = open("/dev/null", O_RDONLY);
     if (chdir(config->folder) < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 ||

@@ -22,6 +22,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char program[64];
 static _Atomic int most_level = TIERED_LOG_INFO;
 static atomic_bool as_json;
+static _Atomic int out_fd = STDERR_FILENO;
 
 #define END_BYTES 8 /* kept for what closes a line: a quote, a brace, a newline */
 
@@ -166,7 +167,7 @@ static void make_json(struct line *line, enum tiered_level level, const char *ta
 static void make_text(struct line *line, enum tiered_level level, const char *tag,
                       const struct tiered_log_context *context, const char *text)
 {
-    put_time(line, isatty(STDERR_FILENO));
+    put_time(line, isatty(out_fd));
     put_text(line, " ");
     if (program[0]) {
         put_printable(line, program);
@@ -201,7 +202,7 @@ void tiered_log(enum tiered_level level, const char *tag,
         make_text(&line, level, tag, context, text);
     }
     for (size_t at = 0; at < line.n;) {
-        ssize_t put_n = write(STDERR_FILENO, line.text + at, line.n - at);
+        ssize_t put_n = write(out_fd, line.text + at, line.n - at);
         if (put_n <= 0) {
             break; /* nowhere to say so */
         }
@@ -218,6 +219,11 @@ void tiered_log_set_level(enum tiered_level most)
 void tiered_log_set_json(bool json)
 {
     as_json = json;
+}
+
+void tiered_log_set_fd(int fd)
+{
+    out_fd = fd;
 }
 
 void tiered_log_set_name(const char *name)

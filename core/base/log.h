@@ -24,6 +24,8 @@ void tiered_log_set_level(enum tiered_level most);
 void tiered_log_set_json(bool json);
 /** The program's name in front of each line ("tiered", "agent-1"); copied. */
 void tiered_log_set_name(const char *name);
+/** Write lines here instead of stderr: to keep a terminal for something else. */
+void tiered_log_set_fd(int fd);
 bool tiered_log_parse_level(const char *text, enum tiered_level *ret);
 
 #endif

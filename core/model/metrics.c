@@ -31,6 +31,14 @@ void tiered_metrics_from_json(const json_t *object, struct tiered_metrics *ret)
     }
 }
 
+void tiered_metrics_update(struct tiered_metrics *metrics, const json_t *newer)
+{
+    json_t *all = tiered_metrics_json(metrics);
+    json_object_update(all, (json_t *)newer);
+    tiered_metrics_from_json(all, metrics);
+    json_decref(all);
+}
+
 const double *tiered_metrics_find(const struct tiered_metrics *metrics,
                                   const char *name)
 {
