@@ -13,6 +13,7 @@
 #define QUEUE_MOST     (4u << 20) /* bytes that a follower may lag behind */
 #define NODES_MS       1000
 #define POLL_MS        1000 /* libmicrohttpd's own time-outs */
+#define DRAIN_MS       300  /* for followers to read the last events at the end */
 
 struct follower {
     struct follower *next;
@@ -29,6 +30,7 @@ struct http {
     char url[64];
     struct follower *followers;
     unsigned n_followers;
+    bool ending;
     struct tiered_timer nodes, poll;
 };
 
@@ -102,6 +104,9 @@ static ssize_t follower_read(void *cls, uint64_t pos, char *buffer, size_t max)
     (void)pos;
     struct follower *f = cls;
     if (f->lost) {
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    }
+    if (f->queue.size == 0 && f->http->ending) {
         return MHD_CONTENT_READER_END_OF_STREAM;
     }
     if (f->queue.size == 0) {
@@ -343,6 +348,19 @@ int http_create(struct run *run, uint16_t port, struct http **ret,
     return 0;
 }
 
+/* What was told last (the end of the run) reaches those who still read. */
+static void drain(struct http *http)
+{
+    uint64_t until = tiered_now_ms() + DRAIN_MS;
+    http->ending = true;
+    for (struct follower *f = http->followers; f; f = f->next) {
+        wake(f);
+    }
+    while (http->followers && tiered_now_ms() < until) {
+        MHD_run_wait(http->daemon, 10);
+    }
+}
+
 void http_destroy(struct http *http)
 {
     if (!http) {
@@ -353,12 +371,8 @@ void http_destroy(struct http *http)
     if (http->epoll >= 0) {
         tiered_loop_unwatch(http->run->loop, http->epoll);
     }
-    for (struct follower *f = http->followers; f; f = f->next) {
-        f->lost = true;
-        wake(f);
-    }
     if (http->daemon) {
-        MHD_run(http->daemon); /* what was told last leaves */
+        drain(http);
         MHD_stop_daemon(http->daemon);
     }
     free(http);
