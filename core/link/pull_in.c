@@ -182,7 +182,7 @@ static void dial(void *arg)
     request.model.data = (uint8_t *)config->model.bytes;
     request.model.len = sizeof(config->model.bytes);
     request.next_block = pull->encoded ? tiered_encoded_next(pull->encoded) : 0;
-    request.token = (char *)(config->token ? config->token : "");
+    request.token = (char *)config->token;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_PULL;
     frame.pull = &request;

@@ -146,6 +146,7 @@ static void dial(void *arg)
     }
     Tiered__V1__PushBegin begin = TIERED__V1__PUSH_BEGIN__INIT;
     begin.head = (Tiered__V1__Head *)tiered_encoded_head(u->push);
+    begin.token = (char *)u->config.token;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_PUSH_BEGIN;
     frame.push_begin = &begin;

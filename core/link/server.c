@@ -193,11 +193,12 @@ static struct link_child *check_hello(struct tiered_server *server,
     return agent || check_generation(server, frame, err) == 0 ? child : NULL;
 }
 
-/* A push or pull speaks for a child that has a session of the same peer. */
+/* A push or pull speaks for a child that has a session of the same peer. Not every
+   transport proves who a peer is: so it has the token, too. */
 static struct link_child *check_transfer(struct tiered_server *server,
                                          struct tiered_conn *conn,
                                          const struct tiered_frame *frame,
-                                         struct tiered_error *err)
+                                         const char *token, struct tiered_error *err)
 {
     const char *node = frame->pb->node;
     struct link_child *child = node[0] == '@' ? NULL : find_child(server, node);
@@ -206,6 +207,10 @@ static struct link_child *check_transfer(struct tiered_server *server,
         return NULL;
     }
     if (check_generation(server, frame, err) < 0) {
+        return NULL;
+    }
+    if (!token_ok(server, token)) {
+        tiered_fail(err, TIERED_EPEER, "wrong join token");
         return NULL;
     }
     char peer[128] = "";
@@ -259,7 +264,7 @@ static int dispatch(struct tiered_server *server, struct tiered_conn *conn,
             !frame->pb->push_begin->head) {
             return tiered_fail(err, TIERED_EPEER, "a push must begin with its head");
         }
-        child = check_transfer(server, conn, frame, err);
+        child = check_transfer(server, conn, frame, frame->pb->push_begin->token, err);
         if (!child) {
             return -1;
         }
@@ -278,7 +283,7 @@ static int dispatch(struct tiered_server *server, struct tiered_conn *conn,
             link_pull_begin(d, "", conn, frame);
             return 0;
         }
-        child = check_transfer(server, conn, frame, err);
+        child = check_transfer(server, conn, frame, frame->pb->pull->token, err);
         if (!child) {
             return -1;
         }

@@ -280,6 +280,7 @@ void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *mod
         .net = u->config.net,
         .address = u->config.address,
         .folder = u->config.folder[0] ? u->config.folder : NULL,
+        .token = u->config.token,
         .context = link_up_context(u, NULL),
         .model = *model,
         .broken = pull_broken,

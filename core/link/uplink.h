@@ -75,7 +75,7 @@ struct tiered_pull;
 struct tiered_pull_config {
     struct tiered_loop *loop;
     struct tiered_net *net;
-    const char *address, *folder, *token; /* borrowed; token NULL: a child */
+    const char *address, *folder, *token; /* borrowed */
     struct tiered_frame_context context;  /* strings borrowed */
     struct tiered_digest model;
     void (*broken)(void *user, const struct tiered_error *err); /* as an uplink's */

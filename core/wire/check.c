@@ -42,6 +42,7 @@ static const struct rule {
     {&tiered__v1__tensor__descriptor, "shape", TIERED_MAX_RANK},
     {&tiered__v1__filter_head__descriptor, "header", BLOB_MAX_BYTES},
     {&tiered__v1__pull__descriptor, "token", LABEL_MAX_BYTES},
+    {&tiered__v1__push_begin__descriptor, "token", LABEL_MAX_BYTES},
     {&tiered__v1__plugin_use__descriptor, "options", BLOB_MAX_BYTES},
     {&tiered__v1__round_rules__descriptor, "stop_metric", LABEL_MAX_BYTES},
     {&tiered__v1__node_assignment__descriptor, "parent_address", LABEL_MAX_BYTES},

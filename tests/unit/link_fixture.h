@@ -598,14 +598,21 @@ static inline void peer_session(struct fixture *f, struct peer *p)
     WAIT(f, p->welcome);
 }
 
-static inline void peer_begin(struct peer *p, const Tiered__V1__Head *head)
+static inline void peer_begin_as(struct peer *p, const char *token,
+                                 const Tiered__V1__Head *head)
 {
     Tiered__V1__PushBegin begin = TIERED__V1__PUSH_BEGIN__INIT;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     begin.head = (Tiered__V1__Head *)head;
+    begin.token = (char *)token;
     frame.body_case = TIERED__V1__FRAME__BODY_PUSH_BEGIN;
     frame.push_begin = &begin;
     peer_send(p, &frame);
+}
+
+static inline void peer_begin(struct peer *p, const Tiered__V1__Head *head)
+{
+    peer_begin_as(p, TOKEN, head);
 }
 
 static inline void peer_heartbeat(struct peer *p)

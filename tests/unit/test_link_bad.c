@@ -262,6 +262,9 @@ static void pushes_for_others(void **state)
         peer_begin(&p, tiered_encoded_head(e));
         EXPECT_REFUSAL(f, &p, cases[i].code, cases[i].reason);
     }
+    peer_open(f, &p, TIERED_PUSH);
+    peer_begin_as(&p, "", tiered_encoded_head(e));
+    EXPECT_REFUSAL(f, &p, TIERED_EPEER, "wrong join token");
     peer_close(&session);
     WAIT(f, !tiered_downlink_connected(f->downlink, A));
     peer_open(f, &p, TIERED_PUSH);

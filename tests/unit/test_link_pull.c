@@ -118,17 +118,17 @@ static void from_the_block_that_is_missing(void **state)
     struct peer session, p;
     publish(f, make(6, 0), SERVED);
     peer_session(f, &session);
-    peer_pull(f, &p, "a", "", &f->model_digest, 4);
+    peer_pull(f, &p, "a", TOKEN, &f->model_digest, 4);
     WAIT(f, p.half_closed);
     assert_int_equal(p.first, TIERED__V1__FRAME__BODY_HEAD);
     assert_int_equal(p.n_blocks, 2);
     assert_int_equal(p.first_block, 4);
     peer_close(&p);
-    peer_pull(f, &p, "a", "", &f->model_digest, 6); /* all of it */
+    peer_pull(f, &p, "a", TOKEN, &f->model_digest, 6); /* all of it */
     WAIT(f, p.half_closed);
     assert_int_equal(p.n_frames, 1);
     peer_close(&p);
-    peer_pull(f, &p, "a", "", &f->model_digest, 7);
+    peer_pull(f, &p, "a", TOKEN, &f->model_digest, 7);
     EXPECT_REFUSAL(f, &p, TIERED_EPEER, "no such block in this model");
     peer_close(&session);
 }
@@ -138,14 +138,16 @@ static void pulls_that_are_turned_away(void **state)
     struct fixture *f = *state;
     struct peer session, p;
     publish(f, make(6, 0), SERVED);
-    peer_pull(f, &p, "a", "", &f->model_digest, 0);
+    peer_pull(f, &p, "a", TOKEN, &f->model_digest, 0);
     EXPECT_REFUSAL(f, &p, TIERED_ESTATE, "node 'a' has no session here");
     peer_session(f, &session);
-    peer_pull(f, &p, "b", "", &f->model_digest, 0);
+    peer_pull(f, &p, "a", "wrong", &f->model_digest, 0);
+    EXPECT_REFUSAL(f, &p, TIERED_EPEER, "wrong join token");
+    peer_pull(f, &p, "b", TOKEN, &f->model_digest, 0);
     EXPECT_REFUSAL(f, &p, TIERED_ESTATE, "node 'b' has no session here");
-    peer_pull(f, &p, "zebra", "", &f->model_digest, 0);
+    peer_pull(f, &p, "zebra", TOKEN, &f->model_digest, 0);
     EXPECT_REFUSAL(f, &p, TIERED_EPEER, "node 'zebra' is not expected here");
-    peer_pull(f, &p, "a", "", NULL, 0);
+    peer_pull(f, &p, "a", TOKEN, NULL, 0);
     EXPECT_REFUSAL(f, &p, TIERED_EPEER, "a pull must say what it wants");
     assert_int_equal(f->n_models, 0);
     peer_close(&session);
@@ -222,9 +224,9 @@ static void pulls_end_with_the_session(void **state)
     struct peer session, first, second;
     publish(f, make(6, 0), MAKING);
     peer_session(f, &session);
-    peer_pull(f, &first, "a", "", &f->model_digest, 0);
+    peer_pull(f, &first, "a", TOKEN, &f->model_digest, 0);
     WAIT(f, f->n_models == 1);
-    peer_pull(f, &second, "a", "", &f->model_digest, 0); /* one at a time */
+    peer_pull(f, &second, "a", TOKEN, &f->model_digest, 0); /* one at a time */
     WAIT(f, first.closed);
     peer_close(&first);
     peer_close(&session);
