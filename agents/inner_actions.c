@@ -355,7 +355,8 @@ void inner_step(struct inner *inner, const struct tiered_round_event *event)
             inner->queue = queue;
             inner->queue_capacity = capacity;
         }
-        inner->queue[inner->n_queue++] = *event;
+        inner->queue[inner->n_queue] = *event;
+        inner->queue[inner->n_queue++].reason = NULL; /* it is gone by then */
         return;
     }
     inner->stepping = true;

@@ -42,6 +42,7 @@ static void child_failed(struct inner *inner, uint32_t child,
     inner_log(inner, TIERED_LOG_WARN, text);
     struct tiered_round_event event = inner_event(inner, TIERED_ON_BAD_UPDATE, child);
     event.path = *path;
+    event.reason = frame->pb->failed->reason[0] ? frame->pb->failed->reason : NULL;
     inner_step(inner, &event);
 }
 
@@ -96,6 +97,7 @@ static void child_offer(void *user, uint32_t child, struct tiered_push *push,
     if (check_head(inner, head, &err) < 0 ||
         tiered_wire_digest(&head->base_model, &event.base, &err) < 0) {
         event.kind = TIERED_ON_BAD_UPDATE;
+        event.reason = err.text;
         tiered_push_done(push, false, err.code, err.text);
         inner_step(inner, &event);
         return;

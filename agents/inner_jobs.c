@@ -66,14 +66,15 @@ static void screen_done(struct node_job *base)
     }
     if (base->result < 0) {
         event.kind = TIERED_ON_BAD_UPDATE;
+        event.reason = base->err.text;
         tiered_push_done(job->push, false, base->err.code, base->err.text);
         update->dropped = true;
         inner_release(inner, update);
     } else {
         tiered_push_done(job->push, true, TIERED_OK, "");
     }
-    free(job);
     inner_step(inner, &event);
+    free(job);
 }
 
 void inner_screen(struct inner *inner, struct inner_update *update,

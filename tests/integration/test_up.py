@@ -109,6 +109,8 @@ def a_bad_update_is_refused_by_name_and_the_round_goes_on(place):
         logs = run.logs()
         assert "tensor 'w' has %s at index 17" % behaviour in logs, logs[-2000:]
         assert "edge-1-0" in logs
+        assert "not counted: tensor 'w' has %s at index 17" % behaviour in logs
+        assert "its update is bad" not in logs
 
 
 def below_quorum_the_run_fails_with_the_reason(place):
