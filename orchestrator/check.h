@@ -119,6 +119,8 @@ int check_fill(const struct check *check, json_t *more, struct tiered_config *re
                struct tiered_error *err);
 int check_open(struct check *check, void **ret_state, struct tiered_error *err);
 void check_close(struct check *check, void *state);
+/** The same bits, whatever they stand for. */
+bool check_same_bits(const void *a, const void *b, size_t size);
 /** Run `body` on n threads at once; false from any of them is false. */
 bool check_threads(size_t n, bool (*body)(void *user, size_t thread), void *user);
 

@@ -95,7 +95,7 @@ static int pieces(struct check *check, void *state, struct columns *c,
         from += n;
     }
     for (size_t k = 0; k < DIM; k++) {
-        if (memcmp(&out[k], &c->result.out[k], sizeof(double)) != 0) {
+        if (!check_same_bits(&out[k], &c->result.out[k], sizeof(double))) {
             return tiered_fail(err, TIERED_EINVAL,
                                "element %zu depends on the elements it is called with "
                                "(%.9g or %.9g)",
@@ -164,9 +164,10 @@ static bool make_again(void *user, size_t thread)
         for (size_t i = 0; i < crowd->n_rows; i++) {
             rows[i] = crowd->rows[i] + from;
         }
-        same = crowd->ops->columns_f64(crowd->state, rows, crowd->weights,
-                                       crowd->n_rows, n, out, NULL) == 0 &&
-               memcmp(out, crowd->columns->result.out + from, n * sizeof(double)) == 0;
+        same =
+            crowd->ops->columns_f64(crowd->state, rows, crowd->weights, crowd->n_rows,
+                                    n, out, NULL) == 0 &&
+            check_same_bits(out, crowd->columns->result.out + from, n * sizeof(double));
     }
     return same;
 }

@@ -116,7 +116,9 @@ static int load(struct check *check, void *state, uint32_t version,
 {
     const struct tiered_filter_ops *ops = check->loaded.plugin.ops;
     struct guard guard = guard_make("the saved state", size);
-    memcpy(guard.data, saved->data, size);
+    if (size > 0) {
+        memcpy(guard.data, saved->data, size);
+    }
     guard_freeze(&guard);
     check_step(check, "load of %zu bytes, version %u", size, version);
     int result = ops->saved.load(state, version, guard.data, size, why);

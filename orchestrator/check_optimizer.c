@@ -143,9 +143,9 @@ static int compare(const struct check *check, const struct course *a,
                    const struct course *b, const char *what, struct tiered_error *err)
 {
     const struct tiered_optimizer_ops *ops = check->loaded.plugin.ops;
-    bool same = memcmp(a->x, b->x, sizeof(a->x)) == 0;
+    bool same = check_same_bits(a->x, b->x, sizeof(a->x));
     for (uint32_t k = 0; k < ops->n_slots; k++) {
-        same = same && memcmp(a->slots[k], b->slots[k], sizeof(a->slots[k])) == 0;
+        same = same && check_same_bits(a->slots[k], b->slots[k], sizeof(a->slots[k]));
     }
     return same ? 0 : tiered_fail(err, TIERED_EINVAL, "%s", what);
 }

@@ -323,7 +323,9 @@ int made_pass_decode(struct check *check, void *state, const struct made_pass *p
             return check_call_failed("inverse of what forward made", &why, err);
         }
         size_t size = back.size;
-        memcpy(out + block->offset_bytes, back.data, size);
+        if (size > 0) {
+            memcpy(out + block->offset_bytes, back.data, size);
+        }
         free(back.data);
         if (size != raw) {
             return tiered_fail(err, TIERED_ESHAPE,
