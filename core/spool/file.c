@@ -166,22 +166,39 @@ static int read_blocks(struct tiered_encoded *e, uint64_t trailer_at,
     return 0;
 }
 
+/* The head as an object, or NULL. A size over a limit has the code of a lack of memory,
+   but here it speaks of the file, which its owner then may give up. */
+static struct tiered_encoded *open_head(const void *data, size_t size,
+                                        struct tiered_error *err)
+{
+    struct tiered_error why = {0};
+    ProtobufCMessage *head = NULL;
+    struct tiered_encoded *e = NULL;
+    errno = 0;
+    if (tiered_wire_unpack(&tiered__v1__head__descriptor, data, size, &head, &why) ==
+        0) {
+        e = encoded_new((Tiered__V1__Head *)head, &why);
+    }
+    if (!e) {
+        bool over = why.code == TIERED_ENOMEM && errno != ENOMEM;
+        tiered_fail(err, over ? TIERED_ECORRUPT : why.code, "%s", why.text);
+    }
+    return e;
+}
+
 static int reopen(struct tiered_encoded **ret, const char *path,
                   struct tiered_error *err)
 {
     struct footer footer;
     struct tiered_bytes trailer = {0};
-    ProtobufCMessage *head = NULL;
     struct tiered_encoded *e = NULL;
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) {
         return tiered_fail(err, errno == ENOENT ? TIERED_ENOENT : TIERED_EIO,
                            "cannot open: %s", strerror(errno));
     }
-    if (read_trailer(fd, &footer, &trailer, err) == 0 &&
-        tiered_wire_unpack(&tiered__v1__head__descriptor, trailer.data,
-                           footer.head_size, &head, err) == 0) {
-        e = encoded_new((Tiered__V1__Head *)head, err);
+    if (read_trailer(fd, &footer, &trailer, err) == 0) {
+        e = open_head(trailer.data, footer.head_size, err);
     }
     tiered_bytes_finish(&trailer);
     if (!e) {
