@@ -14,7 +14,7 @@ import subprocess
 import termios
 import time
 
-from up import leftovers, main, read_safetensors, tree, up
+from up import check_sanitizers, leftovers, main, read_safetensors, tree, up
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
@@ -23,10 +23,11 @@ def finished(place, command, limit=60, **how):
     """A command run to its end; nothing may be left behind."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit, **how)
     assert not leftovers(place)
+    check_sanitizers(place, done.stderr)
     return done
 
 
-def on_terminal(command, columns=80, rows=24, keys=(), limit=60):
+def on_terminal(place, command, columns=80, rows=24, keys=(), limit=60):
     """Run on a terminal of its own; keys: [(seconds, bytes)]. What it wrote, exit code."""
     pid, fd = pty.fork()
     if pid == 0:
@@ -48,6 +49,7 @@ def on_terminal(command, columns=80, rows=24, keys=(), limit=60):
             out += data
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(fd)
+    check_sanitizers(place, out.decode())
     return out.decode(), code
 
 
@@ -78,7 +80,7 @@ def screen(text, columns):
 def a_terminal_shows_a_block_and_keeps_the_rounds(place):
     topology = place.topology(tree("parameters: 100, delay_ms: 200"))
     for columns, rows in (80, 24), (30, 24), (80, 3):
-        out, code = on_terminal(place.command(topology, json_lines=False), columns, rows)
+        out, code = on_terminal(place, place.command(topology, json_lines=False), columns, rows)
         assert code == 0, out
         assert "\033[" in out and "[####" in out, "no block was drawn"
         block = [line for line in re.split(r"\r?\n", out)
@@ -97,7 +99,7 @@ def the_block_is_not_disturbed_by_warnings(place):
     topology = place.topology(tree("parameters: 100, delay_ms: 100",
                                    nodes="nodes: {edge-0-1: {trainer: {test-trainer: "
                                    "{parameters: 100, behaviour: crash}}}}", fog=", quorum: 50%"))
-    out, code = on_terminal(place.command(topology, json_lines=False), 80)
+    out, code = on_terminal(place, place.command(topology, json_lines=False), 80)
     last = screen(out, 80)
     assert code == 0, out
     assert any("agent 'edge-0-1'" in line and line.startswith("warning: ") for line in last), last
@@ -107,12 +109,12 @@ def the_block_is_not_disturbed_by_warnings(place):
 def ctrl_c_is_clean_at_any_moment(place):
     topology = place.topology(tree("parameters: 100, delay_ms: 300", rounds=100))
     for moment in 0.05, 0.1, 0.2, 0.4, 1.0, 1.5:
-        out, code = on_terminal(place.command(topology, json_lines=False),
+        out, code = on_terminal(place, place.command(topology, json_lines=False),
                                 keys=[(moment, b"\x03")])
         # before its handler stands, the signal itself ends it, with nothing started
         assert code in (130, -signal.SIGINT), (moment, code, out)
         assert not leftovers(place), moment
-    out, code = on_terminal(place.command(topology, json_lines=False),
+    out, code = on_terminal(place, place.command(topology, json_lines=False),
                             keys=[(1.0, b"\x03"), (1.02, b"\x03")])
     assert code == 130 and not leftovers(place)
     last = screen(out, 80)

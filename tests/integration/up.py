@@ -87,7 +87,24 @@ def up(place, topology, *more, on_event=None):
     reader.join()
     left = leftovers(place)
     assert not left, "processes left behind: %s" % left
+    check_sanitizers(place, errors[0])
     return Run(code, events, errors[0])
+
+
+SANITIZER = re.compile(r"(ERROR|WARNING): \w+Sanitizer|\bruntime error: ")
+
+
+def check_sanitizers(place, stderr=""):
+    """A build with sanitizers reports into the agents' logs, and nobody else looks."""
+    texts = [("stderr", stderr)]
+    for folder, _, files in os.walk(place.runs):
+        for name in files:
+            if name.endswith(".log"):
+                with open(os.path.join(folder, name), errors="replace") as f:
+                    texts.append((name, f.read()))
+    for name, text in texts:
+        found = SANITIZER.search(text)
+        assert not found, "%s: %s" % (name, text[found.start():][:4000])
 
 
 def leftovers(place):
