@@ -81,13 +81,26 @@ void agent_event(struct agent *agent, const char *name, json_t *fields)
     flush_events(agent);
 }
 
+void agent_trouble(struct agent *agent, const char *event, const char *node,
+                   const struct tiered_path *path, const char *why)
+{
+    char where[192], reason[TIERED_LINK_TEXT + 1];
+    tiered_path_text(path, where);
+    tiered_link_text(why, reason);
+    agent_event(
+        agent, event,
+        json_pack("{s:s, s:s, s:s}", "node", node, "path", where, "reason", reason));
+}
+
 void agent_node_failed(struct agent *agent, const char *node,
                        const struct tiered_error *err)
 {
+    char reason[TIERED_LINK_TEXT + 1];
+    tiered_link_text(err->text, reason); /* a path in it may have any bytes */
     const struct tiered_log_context where = {.node = node};
     tiered_log(TIERED_LOG_ERROR, "node", &where, "%s", err->text);
     agent_event(agent, "node_failed",
-                json_pack("{s:s, s:s}", "node", node, "reason", err->text));
+                json_pack("{s:s, s:s}", "node", node, "reason", reason));
 }
 
 /* ---- the end ---- */

@@ -50,6 +50,10 @@ int agent_run(const struct agent_config *config, struct tiered_error *err);
 void agent_event(struct agent *agent, const char *event, json_t *fields);
 /** While stopping: the loop ends with the last job. */
 void agent_check_stopped(struct agent *agent);
+/** Something that the run goes on without, perhaps: "update_failed" of this node in
+    round `path`, "evaluation_failed". */
+void agent_trouble(struct agent *agent, const char *event, const char *node,
+                   const struct tiered_path *path, const char *reason);
 /** The node cannot ever do its work: the orchestrator is told, by name. */
 void agent_node_failed(struct agent *agent, const char *node,
                        const struct tiered_error *err);

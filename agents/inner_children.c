@@ -99,6 +99,8 @@ static void child_offer(void *user, uint32_t child, struct tiered_push *push,
         event.kind = TIERED_ON_BAD_UPDATE;
         event.reason = err.text;
         tiered_push_done(push, false, err.code, err.text);
+        agent_trouble(inner->node->agent, "update_failed", inner->children[child],
+                      &event.path, err.text);
         inner_step(inner, &event);
         return;
     }

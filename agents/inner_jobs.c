@@ -67,6 +67,8 @@ static void screen_done(struct node_job *base)
     if (base->result < 0) {
         event.kind = TIERED_ON_BAD_UPDATE;
         event.reason = base->err.text;
+        agent_trouble(base->node->agent, "update_failed",
+                      inner->children[update->child], &update->path, base->err.text);
         tiered_push_done(job->push, false, base->err.code, base->err.text);
         update->dropped = true;
         inner_release(inner, update);

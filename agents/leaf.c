@@ -186,6 +186,8 @@ static void fail(struct node *node, struct leaf_job *job)
         node_evaluated(node, &job->path, &job->in->digest, 0, &none);
         const struct tiered_log_context where = {.node = node->as->node};
         tiered_log(TIERED_LOG_ERROR, "node", &where, "%s", job->job.err.text);
+        agent_trouble(node->agent, "evaluation_failed", node->as->node, &job->path,
+                      job->job.err.text);
         break;
     }
     case INITIAL:

@@ -486,6 +486,7 @@ void node_failed(struct node *node, const struct tiered_path *path,
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     frame.body_case = TIERED__V1__FRAME__BODY_FAILED;
     frame.failed = &failed;
+    agent_trouble(node->agent, "update_failed", node->as->node, path, err->text);
     tiered_uplink_send(node->uplink, path, &frame, NULL);
 }
 

@@ -262,9 +262,10 @@ static void give_up(struct run *run, struct run_agent *agent, const char *reason
 
 static void agent_died(struct run *run, struct run_agent *agent, const char *reason)
 {
-    char words[512];
+    char words[512], clean[TIERED_LINK_TEXT + 1];
     spawn_last_words(run->folder, agent->planned->name, agent->log_start, words,
                      sizeof(words));
+    tiered_link_text(words, clean); /* a line cut to fit may end inside a character */
     pid_t pid = agent->pid;
     agent->pid = 0;
     if (run->stage == RUN_STOPPING) {
@@ -277,7 +278,7 @@ static void agent_died(struct run *run, struct run_agent *agent, const char *rea
     bool again = agent->restarts < MOST_RESTARTS;
     run_event(run, "agent_died",
               json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", agent->planned->name,
-                        "pid", (int)pid, "reason", reason, "last_error", words,
+                        "pid", (int)pid, "reason", reason, "last_error", clean,
                         "restarted", again));
     if (!again) {
         give_up(run, agent, reason);

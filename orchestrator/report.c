@@ -19,6 +19,7 @@ struct tier_sums {
 struct node_state {
     char state[16];
     float progress;
+    uint32_t told; /* checksum of the trouble that was told last */
 };
 
 struct report {
@@ -336,6 +337,24 @@ static void take_died(struct report *report, const json_t *event)
                    : "; it died too often and is given up");
 }
 
+/* A leaf that fails in each round is told once, until it fails otherwise. The root's
+   trouble ends the run, and is told as that. */
+static void take_trouble(struct report *report, const json_t *event, const char *what)
+{
+    const char *reason = text(event, "reason"), *path = text(event, "path");
+    uint32_t node = tiered_plan_find(report->plan, text(event, "node"));
+    if (node == TIERED_NO_NODE || node == 0) {
+        return;
+    }
+    const char *words = strncmp(reason, "round ", 6) == 0 ? "round" : reason;
+    uint32_t sum = tiered_crc32c(0, words, strlen(words)) | 1;
+    if (report->nodes[node].told != sum) {
+        report->nodes[node].told = sum;
+        report_say(report, "warning", "node '%s', %s of round %s: %s",
+                   report->plan->nodes[node].name, what, path, reason);
+    }
+}
+
 void report_event(struct report *report, const json_t *event)
 {
     const char *name = text(event, "event");
@@ -351,6 +370,10 @@ void report_event(struct report *report, const json_t *event)
         take_round(report, event);
     } else if (strcmp(name, "agent_died") == 0) {
         take_died(report, event);
+    } else if (strcmp(name, "update_failed") == 0) {
+        take_trouble(report, event, "update");
+    } else if (strcmp(name, "evaluation_failed") == 0) {
+        take_trouble(report, event, "evaluation");
     } else if (strcmp(name, "agent_silent") == 0) {
         report_say(report, "warning",
                    "agent '%s' has been silent for too long: killing it",

@@ -84,7 +84,9 @@ void run_take_event(struct run *run, json_t *event)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
     const char *node = json_string_value(json_object_get(event, "node"));
-    if (!name || run->stage == RUN_STOPPING ||
+    bool trouble = name && (strcmp(name, "update_failed") == 0 ||
+                            strcmp(name, "evaluation_failed") == 0);
+    if (!name || (run->stage == RUN_STOPPING && !trouble) || /* it may be the reason */
         (strcmp(name, "round_committed") == 0 && told_before(run, node, event))) {
         return;
     }
@@ -467,6 +469,18 @@ static int open_network(struct run *run, struct tiered_error *err)
     return tiered_server_create(&config, &run->server, err);
 }
 
+/* Paths may have any bytes, JSON may not. */
+static json_t *text_json(const char *text)
+{
+    char clean[TIERED_LINK_TEXT + 1];
+    json_t *value = json_string(text);
+    if (!value) {
+        tiered_link_text(text, clean);
+        value = json_string(clean);
+    }
+    return value;
+}
+
 static void tell_started(struct run *run)
 {
     json_t *agents = json_array();
@@ -482,9 +496,9 @@ static void tell_started(struct run *run)
                                         (int)run->agents[i].pid, "nodes", nodes));
     }
     run_event(run, "run_started",
-              json_pack("{s:s, s:s, s:b, s:s, s:o}", "run", run->id, "dir", run->folder,
-                        "resumed", run->resumed, "http", http_url(run->http), "agents",
-                        agents));
+              json_pack("{s:s, s:o, s:b, s:s, s:o}", "run", run->id, "dir",
+                        text_json(run->folder), "resumed", run->resumed, "http",
+                        http_url(run->http), "agents", agents));
 }
 
 static int start(struct run *run, const struct run_options *options,
@@ -551,9 +565,9 @@ static void tell_finished(struct run *run, double seconds)
         json_pack("{s:s, s:s, s:I, s:o, s:f, s:o}", "run", run->id, "status",
                   names[run->status], "rounds", (json_int_t)run->rounds, "metrics",
                   tiered_metrics_json(&run->metrics), "seconds", seconds, "model",
-                  has_model ? json_string(run->model_path) : json_null());
+                  has_model ? text_json(run->model_path) : json_null());
     if (run->reason[0]) {
-        json_object_set_new(fields, "reason", json_string(run->reason));
+        json_object_set_new(fields, "reason", text_json(run->reason));
     }
     run_event(run, "run_finished", fields);
     if (record_finish(run->record, run->id, names[run->status],

@@ -117,7 +117,10 @@ def below_quorum_the_run_fails_with_the_reason(place):
     run = up(place, place.topology(tree("parameters: 100", nodes=BAD_EDGE % "nan")))
     assert run.code == 1
     assert run.end["status"] == "failed" and "quorum" in run.end["reason"], run.end
-    assert "error:" in run.stderr
+    assert "error: node 'cloud-0': round 1 cannot reach its quorum" in run.stderr
+    assert "warning: node 'edge-1-0', update of round 1.1: tensor 'w' has nan" in run.stderr
+    failed = run.of("update_failed", node="edge-1-0")
+    assert failed and failed[0]["path"] == "1.1" and "nan" in failed[0]["reason"], failed
 
 
 def excluded_updates_keep_their_place_in_the_count(place):
@@ -138,6 +141,8 @@ def a_trainer_that_fails_or_brings_another_shape_is_missing(place):
         assert run.code == 0, run.stderr
         assert all(e["contributions"] == 1 for e in run.of("round_committed", node="fog-1"))
         assert words in run.logs(), run.logs()[-2000:]
+        assert len(run.of("update_failed", node="edge-1-1")) == 6, "not each time in the events"
+        assert run.stderr.count("node 'edge-1-1', update of round") == 1, run.stderr
 
 
 def a_trainer_that_brings_nothing_counts_for_nothing(place):

@@ -161,6 +161,16 @@ def folders_may_be_deep_relative_and_have_spaces(place):
     read_safetensors(end["model"])
 
 
+def a_folder_whose_name_is_no_text_works(place):
+    command = [c.encode() for c in place.command(place.topology(tree("parameters: 100")))]
+    command[command.index(b"--runs") + 1] = place.folder.encode() + b"/runs/\xff\xe4"
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert "/runs/??/" in events[0]["dir"] and events[-1]["status"] == "finished", events[-1]
+    assert not leftovers(place)
+
+
 def a_runs_folder_that_cannot_be_made_is_named(place):
     topology = place.topology(tree("parameters: 100"))
     for runs in "/proc/none", topology:
@@ -348,6 +358,7 @@ main([
     a_reader_that_goes_away_ends_the_run,
     a_closed_or_full_stdout_is_told,
     folders_may_be_deep_relative_and_have_spaces,
+    a_folder_whose_name_is_no_text_works,
     a_runs_folder_that_cannot_be_made_is_named,
     two_runs_share_a_folder,
     a_full_disk_ends_the_run_with_the_reason,
