@@ -19,8 +19,7 @@ import numpy as np
 
 BLOCK = 1 << 20
 SIZES = (4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8, 1)  # bytes of an element, by dtype
-F32 = 0
-NO_SUCH, CORRUPT = 11, 12  # codes of refusals
+NO_SUCH = 11  # the code of a refusal: no such model
 
 
 class Refused(Exception):
