@@ -10,55 +10,10 @@
 #include "agents/ways.h"
 #include "core/base/log.h"
 
-#define MOST_EVENTS                                                                    \
-    100000 /* kept while the orchestrator is away; then the oldest go                  \
-            */
 #define ORPHAN_MS 60000
-
-struct event {
-    struct event *next;
-    char *json;
-};
+#define LAST_MS   2000 /* at the end, for the orchestrator to take the last events */
 
 /* ---- events ---- */
-
-static int send_event(struct agent *agent, const struct event *event,
-                      struct tiered_error *err)
-{
-    Tiered__V1__Event pb = TIERED__V1__EVENT__INIT;
-    pb.json = event->json;
-    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
-    frame.body_case = TIERED__V1__FRAME__BODY_EVENT;
-    frame.event = &pb;
-    return tiered_uplink_send(agent->session, NULL, &frame, err);
-}
-
-static void pop_event(struct agent *agent)
-{
-    struct event *first = agent->events;
-    agent->events = first->next;
-    if (!agent->events) {
-        agent->events_last = &agent->events;
-    }
-    agent->n_events--;
-    free(first->json);
-    free(first);
-}
-
-static void flush_events(struct agent *agent)
-{
-    struct tiered_error err;
-    while (agent->events && tiered_uplink_connected(agent->session)) {
-        if (send_event(agent, agent->events, &err) < 0) {
-            if (err.code == TIERED_ESTATE) {
-                return; /* not connected any more: later */
-            }
-            tiered_log(TIERED_LOG_ERROR, "agent", NULL, "an event was lost: %s",
-                       err.text);
-        }
-        pop_event(agent);
-    }
-}
 
 void agent_event(struct agent *agent, const char *name, json_t *fields)
 {
@@ -67,18 +22,12 @@ void agent_event(struct agent *agent, const char *name, json_t *fields)
     json_object_set_new(fields, "event", json_string(name));
     json_object_set_new(fields, "time", json_string(now));
     json_object_set_new(fields, "agent", json_string(agent->config.name));
-    struct event *event = calloc(1, sizeof(*event));
-    if (!event ||
-        !(event->json = json_dumps(fields, JSON_COMPACT | JSON_REAL_PRECISION(15)))) {
+    char *json = json_dumps(fields, JSON_COMPACT | JSON_REAL_PRECISION(15));
+    if (!json) {
         abort();
     }
     json_decref(fields);
-    *agent->events_last = event;
-    agent->events_last = &event->next;
-    if (++agent->n_events > MOST_EVENTS) {
-        pop_event(agent);
-    }
-    flush_events(agent);
+    events_add(&agent->events, json);
 }
 
 void agent_trouble(struct agent *agent, const char *event, const char *node,
@@ -115,7 +64,18 @@ void agent_check_stopped(struct agent *agent)
             return;
         }
     }
-    tiered_loop_stop(agent->loop);
+    bool told = !agent->events.first || agent->waited_enough ||
+                !tiered_uplink_connected(agent->session);
+    if (told) {
+        tiered_loop_stop(agent->loop);
+    }
+}
+
+static void waited_enough(void *arg)
+{
+    struct agent *agent = arg;
+    agent->waited_enough = true;
+    agent_check_stopped(agent);
 }
 
 static void stop(struct agent *agent, const char *why)
@@ -128,6 +88,7 @@ static void stop(struct agent *agent, const char *why)
     for (size_t i = 0; i < agent->n_nodes; i++) {
         node_close(agent->nodes[i]);
     }
+    tiered_loop_timer(agent->loop, &agent->last, LAST_MS, waited_enough, agent);
     agent_check_stopped(agent);
 }
 
@@ -212,6 +173,10 @@ static void on_frame(void *user, const struct tiered_frame *frame)
     case TIERED__V1__FRAME__BODY_GONE:
         take_gone(agent, frame->pb->gone->node);
         break;
+    case TIERED__V1__FRAME__BODY_EVENT:
+        events_acknowledged(&agent->events, frame->pb->event->serial);
+        agent_check_stopped(agent);
+        break;
     default:
         break;
     }
@@ -228,7 +193,7 @@ static void on_connected(void *user)
 {
     struct agent *agent = user;
     tiered_loop_cancel(agent->loop, &agent->orphan);
-    flush_events(agent);
+    events_resend(&agent->events);
 }
 
 static void on_lost(void *user, const char *why)
@@ -238,6 +203,7 @@ static void on_lost(void *user, const char *why)
     tiered_log(TIERED_LOG_WARN, "agent", NULL,
                "the orchestrator is away (%s); goes on with its assignment", why);
     tiered_loop_timer(agent->loop, &agent->orphan, ms, orphaned, agent);
+    agent_check_stopped(agent);
 }
 
 static void on_refused(void *user, enum tiered_code code, const char *reason)
@@ -312,7 +278,12 @@ static int open_session(struct agent *agent, struct tiered_error *err)
         .token = agent->config.token,
         .silence_ms = SILENCE_MS,
     };
-    return tiered_uplink_create(&config, &session_owner, agent, &agent->session, err);
+    if (tiered_uplink_create(&config, &session_owner, agent, &agent->session, err) <
+        0) {
+        return -1;
+    }
+    agent->events.session = agent->session;
+    return 0;
 }
 
 static void agent_finish(struct agent *agent)
@@ -326,9 +297,7 @@ static void agent_finish(struct agent *agent)
     tiered_uplink_destroy(agent->session);
     ways_destroy(agent);
     tiered_plugins_destroy(agent->plugins);
-    while (agent->events) {
-        pop_event(agent);
-    }
+    events_finish(&agent->events);
     if (agent->assignment) {
         tiered__v1__assignment__free_unpacked(agent->assignment, NULL);
     }
@@ -338,9 +307,9 @@ static void agent_finish(struct agent *agent)
 int agent_run(const struct agent_config *config, struct tiered_error *err)
 {
     struct agent agent = {.config = *config};
-    agent.events_last = &agent.events;
     int result = -1;
-    if (tiered_mkdirs(config->state, 0700, err) == 0 &&
+    if (events_init(&agent.events, err) == 0 &&
+        tiered_mkdirs(config->state, 0700, err) == 0 &&
         tiered_loop_create(&agent.loop, err) == 0 &&
         tiered_loop_signals(agent.loop, false, on_signal, &agent, err) == 0 &&
         tiered_pool_create(0, &agent.workers, err) == 0 &&

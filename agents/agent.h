@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "agents/events.h"
 #include "core/link/downlink.h"
 #include "core/link/uplink.h"
 #include "core/loop/loop.h"
@@ -37,10 +38,9 @@ struct agent {
     Tiered__V1__Assignment *assignment; /* owned; nodes borrow its strings */
     struct node **nodes;
     size_t n_nodes;
-    struct event *events, **events_last; /* not delivered yet */
-    size_t n_events;
-    struct tiered_timer orphan;
-    bool stopping;
+    struct events events;
+    struct tiered_timer orphan, last;
+    bool stopping, waited_enough;
 };
 
 int agent_run(const struct agent_config *config, struct tiered_error *err);

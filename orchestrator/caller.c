@@ -117,16 +117,35 @@ static void on_ready(void *user, uint32_t child, bool ready, const char *missing
     }
 }
 
+/* An agent sends again what we did not answer: on a new session, or because we were
+   away. */
+static void take_event(struct run *run, uint32_t child, const Tiered__V1__Event *event)
+{
+    uint32_t index = run->agent_of_child[child];
+    uint64_t *seen = index == UINT32_MAX ? NULL : &run->agents[index].last_event;
+    bool again = seen && event->serial >> 32 == *seen >> 32 && event->serial <= *seen;
+    json_t *json = event->serial && again ? NULL : json_loads(event->json, 0, NULL);
+    if (json_is_object(json)) {
+        run_take_event(run, json);
+    }
+    json_decref(json);
+    if (!seen || !event->serial) {
+        return;
+    }
+    *seen = again ? *seen : event->serial;
+    Tiered__V1__Event answer = TIERED__V1__EVENT__INIT;
+    answer.serial = *seen;
+    Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
+    frame.body_case = TIERED__V1__FRAME__BODY_EVENT;
+    frame.event = &answer;
+    tiered_downlink_send(run->downlink, child, NULL, &frame, NULL);
+}
+
 static void on_frame(void *user, uint32_t child, const struct tiered_frame *frame)
 {
     struct run *run = user;
-    (void)child;
     if (frame->pb->body_case == TIERED__V1__FRAME__BODY_EVENT) {
-        json_t *event = json_loads(frame->pb->event->json, 0, NULL);
-        if (json_is_object(event)) {
-            run_take_event(run, event);
-        }
-        json_decref(event);
+        take_event(run, child, frame->pb->event);
     } else if (frame->pb->body_case == TIERED__V1__FRAME__BODY_FAILED) {
         run_fail(run, "node '%s': %s", tiered_downlink_child(run->downlink, child),
                  frame->pb->failed->reason);

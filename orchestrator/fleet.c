@@ -16,7 +16,7 @@
 #define SETTLED_MS    60000 /* an agent that ran for so long starts a new row */
 #define UNSEEN_MS     30000 /* started, and never connected since: it is frozen … */
 #define LOST_MS       3000 /* … as one is that was connected and does not come back */
-#define GRACE_MS      10000 /* to stop by itself; then SIGTERM, then SIGKILL */
+#define GRACE_MS      10000 /* to stop by itself; then SIGKILL */
 
 static void start_one(struct run *run, struct run_agent *agent)
 {
@@ -359,9 +359,10 @@ void fleet_stop(struct run *run)
             tiered_downlink_order(run->downlink, agent->child,
                                   TIERED__V1__ORDER__KIND__STOP,
                                   &(struct tiered_path){0}, NULL);
-        } else if (agent->pid) {
+        } else if (agent->pid && run->status != RUN_DONE) {
             kill(agent->pid, SIGTERM);
-        }
+        } /* it will be back, with events that belong to the record, to be stopped then
+           */
     }
     tiered_loop_timer(run->loop, &run->hurry, GRACE_MS, hurry_up, run);
     if (fleet_empty(run)) {

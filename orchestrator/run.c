@@ -51,7 +51,8 @@ static void root_committed(struct run *run, const json_t *event)
     const char *model = json_string_value(json_object_get(event, "model"));
     run->rounds = (uint32_t)json_integer_value(json_object_get(event, "round"));
     tiered_metrics_update(&run->metrics, json_object_get(event, "metrics"));
-    if (model && tiered_digest_parse(model, &digest)) {
+    /* once the root has delivered, that named its last model: this is an older one */
+    if (run->stage < RUN_FINISHING && model && tiered_digest_parse(model, &digest)) {
         caller_published(run, &digest);
     }
 }
@@ -84,9 +85,7 @@ void run_take_event(struct run *run, json_t *event)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
     const char *node = json_string_value(json_object_get(event, "node"));
-    bool trouble = name && (strcmp(name, "update_failed") == 0 ||
-                            strcmp(name, "evaluation_failed") == 0);
-    if (!name || (run->stage == RUN_STOPPING && !trouble) || /* it may be the reason */
+    if (!name ||
         (strcmp(name, "round_committed") == 0 && told_before(run, node, event))) {
         return;
     }

@@ -54,6 +54,7 @@ struct run_agent {
     bool seen;         /* connected since it was started */
     int64_t log_start; /* of this process in its log */
     uint64_t started_ms, silent_since_ms;
+    uint64_t last_event; /* its serial, as the wire has it */
     struct tiered_timer retry;
     struct run *run;
 };

@@ -98,6 +98,26 @@ def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
         ["1.1", "1.2", "2.1", "2.2", "3.1", "3.2"]
 
 
+def an_orchestrator_that_was_away_is_told_everything(place):
+    """Stopped for longer than its agents wait for a word: they go on, and tell it later."""
+    topology = place.topology(tree("parameters: 1000, delay_ms: 150", rounds=6))
+    want = up(place, topology).model_digest()
+    stopped = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and not stopped:
+            stopped.append(process.send_signal(signal.SIGSTOP))
+            time.sleep(13)
+            process.send_signal(signal.SIGCONT)
+    run = up(place, topology, on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert run.model_digest() == want
+    assert [e["round"] for e in run.of("round_committed", tier="cloud")] == [1, 2, 3, 4, 5, 6]
+    for fog in "fog-0", "fog-1":
+        paths = [e["path"] for e in run.of("round_committed", node=fog)]
+        assert paths == ["%d.%d" % (r, k) for r in range(1, 7) for k in (1, 2)], paths
+
+
 def a_bad_update_is_refused_by_name_and_the_round_goes_on(place):
     for behaviour in "nan", "inf":
         run = up(place, place.topology(
@@ -272,6 +292,7 @@ main([
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
     updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
+    an_orchestrator_that_was_away_is_told_everything,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,
     below_quorum_the_run_fails_with_the_reason,
     excluded_updates_keep_their_place_in_the_count,

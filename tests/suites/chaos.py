@@ -7,6 +7,7 @@ usage: chaos.py [--seconds N] [--seed S] [--kind K] [--tree T]
 Every run prints its seed, kind and tree; given again, it is run alone.
 """
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -96,12 +97,21 @@ def freeze_and_kill(place, rng):
     strike(place, frozen, -rng.uniform(0.1, 1), signal.SIGCONT)
 
 
+def freeze_orchestrator(place, rng):
+    """For a while, and an agent dies meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        place.process.send_signal(signal.SIGSTOP)
+        strike(place, rng.choice(place.agents), signal.SIGKILL)
+        time.sleep(rng.uniform(0.5, 3))
+        place.process.send_signal(signal.SIGCONT)
+
+
 def freeze_for_ever(place, rng):
     strike(place, rng.choice(place.agents), signal.SIGSTOP)
 
 
 OFTEN = [kill_leaf, kill_fog, kill_cloud, kill_two, kill_all, kill_often, kill_many,
-         freeze_a_while, freeze_and_kill]
+         freeze_a_while, freeze_and_kill, freeze_orchestrator]
 RARELY = [freeze_for_ever]  # each takes as long as noticing it does
 
 
@@ -132,12 +142,15 @@ def disturb(place, calm, kind, seed):
         if not over.wait(moment):
             kind(place, rng)
 
+    def on_event(process, event):
+        place.process = process
+        began.set()
+
     thread = threading.Thread(target=later)
     thread.start()
     start = time.monotonic()
     try:
-        run = up(place, calm.topology, "--log-level", "debug",
-                 on_event=lambda process, event: began.set())
+        run = up(place, calm.topology, "--log-level", "debug", on_event=on_event)
     finally:
         over.set()
         began.set()
