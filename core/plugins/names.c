@@ -25,7 +25,6 @@ const char *const tiered_absent_plugins[] = {
     "int8",
     "shuffle",
     "delta",
-    "grpc",
     "https",
     "mqtt",
     "kafka",

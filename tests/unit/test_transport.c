@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What every transport must do, once for all of them: `transports` has a row each. With
-   TIERED_BIG=1 the large push is 2 GiB. "--peer NAME ADDRESS" is the other process of
-   the tests in which one dies or freezes. */
-#include "transport_kit.h"
-
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
+   TIERED_BIG=1 the large push is 2 GiB. */
+#include "transport_peer.h"
 
 #define MIB (1u << 20)
 
@@ -25,8 +19,14 @@ static void unix_address(char *out, size_t size)
     snprintf(out, size, "unix:%s/%u.sock", folder, n++);
 }
 
+static void grpc_address(char *out, size_t size)
+{
+    kit_tcp_address("grpc://", out, size);
+}
+
 static struct transport transports[] = {
     {"unix", unix_address, NULL},
+    {"grpc", grpc_address, NULL},
 };
 
 static struct kit_pair *begin(void **state, enum kit_mode server_mode)
@@ -222,6 +222,46 @@ static void half_close_both_ways(void **state)
     kit_finish(p);
 }
 
+/* Whoever accepted a stream may end its side before the other, which then goes on. */
+static void the_acceptor_may_end_first(void **state)
+{
+    struct kit_pair *p = begin(state, KIT_DROP);
+    struct kit_end *c = kit_open(p, TIERED_PULL, KIT_DROP);
+    struct kit_end *s = kit_accepted(p, 0);
+    struct tiered_error err = {0};
+    uint8_t buffers[6][32];
+    send_numbered(s, 0, buffers[0], 32);
+    send_numbered(s, 1, buffers[1], 32);
+    assert_int_equal(p->ops->half_close(s->stream, &err), 0);
+    assert_int_equal(kit_send(s, buffers[0], 1, NULL, 0, &err), -1);
+    WAIT_FOR(c->half_closed == 1);
+    assert_int_equal(READ(c->n_messages), 2);
+    assert_int_equal(READ(c->closed + s->closed), 0);
+    for (uint64_t i = 0; i < 4; i++) {
+        send_numbered(c, i, buffers[2 + i], 32);
+        WAIT_FOR(s->n_messages == i + 1);
+    }
+    assert_int_equal(p->ops->half_close(c->stream, &err), 0);
+    WAIT_FOR(c->closed && s->closed);
+    assert_int_equal(s->half_closed, 1);
+    assert_int_equal(c->end, TIERED_END_CLEAN);
+    assert_int_equal(s->end, TIERED_END_CLEAN);
+    kit_finish(p);
+}
+
+static void a_stream_without_a_message(void **state)
+{
+    struct kit_pair *p = begin(state, KIT_ECHO);
+    struct kit_end *c = kit_open(p, TIERED_PUSH, KIT_DROP);
+    assert_int_equal(p->ops->half_close(c->stream, NULL), 0);
+    struct kit_end *s = kit_accepted(p, 0);
+    WAIT_FOR(c->closed && s->closed);
+    assert_int_equal(c->end, TIERED_END_CLEAN);
+    assert_int_equal(s->end, TIERED_END_CLEAN);
+    assert_int_equal(c->half_closed + s->half_closed, 2);
+    kit_finish(p);
+}
+
 static void cancel_while_sending(void **state)
 {
     enum { N = 64 };
@@ -238,8 +278,8 @@ static void cancel_while_sending(void **state)
     p->ops->cancel(c->stream);
     WAIT_FOR(c->closed && c->done == N);
     assert_int_equal(c->end, TIERED_END_CANCELLED);
-    READ(s->n_wrong = 0); /* all are number 0 here */
-    READ(s->mode = KIT_CANCEL);
+    READ(s->n_wrong = 0);     /* all are number 0 here */
+    READ(s->mode = KIT_DROP); /* what has arrived by now may still come */
     while (kit_let_go(s)) {
     }
     WAIT_FOR(s->closed);
@@ -413,64 +453,12 @@ static void many_threads_send_on_one_stream(void **state)
     kit_finish(p);
 }
 
-/* The other process. */
-struct peer {
-    pid_t pid;
-    int ready; /* it writes a byte here once it listens */
-};
-
-static struct peer spawn_peer(const struct transport *t, const char *address)
-{
-    extern char **environ;
-    char self[] = "/proc/self/exe", flag[] = "--peer";
-    char *argv[] = {self, flag, (char *)(uintptr_t)t->name, (char *)(uintptr_t)address,
-                    NULL};
-    struct peer peer;
-    int fds[2];
-    char byte;
-    posix_spawn_file_actions_t actions;
-    assert_int_equal(pipe(fds), 0);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, fds[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, fds[0]);
-    assert_int_equal(posix_spawn(&peer.pid, self, &actions, NULL, argv, environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(fds[1]);
-    peer.ready = fds[0];
-    struct pollfd poll_fd = {.fd = fds[0], .events = POLLIN};
-    assert_int_equal(poll(&poll_fd, 1, KIT_WAIT_SECONDS * 1000), 1);
-    assert_int_equal(read(fds[0], &byte, 1), 1);
-    return peer;
-}
-
-static void end_peer(struct peer *peer)
-{
-    kill(peer->pid, SIGKILL);
-    waitpid(peer->pid, NULL, 0);
-    close(peer->ready);
-}
-
-static int run_peer(const char *name, const char *address)
-{
-    const struct tiered_transport_ops *ops = kit_plugin(name)->ops;
-    static struct kit_server server;
-    server.ops = ops;
-    server.mode = KIT_ECHO;
-    void *state = kit_init(ops);
-    if (ops->listen(state, address, &kit_listener, &server, NULL) < 0 ||
-        write(STDOUT_FILENO, "r", 1) != 1) {
-        return 1;
-    }
-    for (;;) {
-        pause(); /* until the test kills this process */
-    }
-}
-
 static void a_peer_that_is_killed(void **state)
 {
     enum { N = 32 };
     struct kit_pair *p = begin(state, KIT_REFUSE);
-    struct peer peer = spawn_peer(*state, p->address);
+    struct peer peer =
+        peer_spawn(((const struct transport *)*state)->name, "", p->address);
     struct kit_end *idle = kit_open(p, TIERED_SESSION, KIT_DROP);
     struct kit_end *c = kit_open(p, TIERED_PUSH, KIT_KEEP);
     uint8_t *buffer = malloc((size_t)N * MIB), small[9];
@@ -479,7 +467,7 @@ static void a_peer_that_is_killed(void **state)
     }
     send_numbered(idle, 0, small, sizeof(small));
     WAIT_FOR(idle->n_messages == 1 && c->n_held == TIERED_STREAM_WINDOW);
-    end_peer(&peer);
+    peer_end(&peer);
     kit_set_mode(c, KIT_DROP);
     WAIT_FOR(c->closed && c->done == N && idle->closed);
     assert_int_equal(c->end, TIERED_END_BROKEN);
@@ -494,7 +482,8 @@ static void a_peer_that_is_frozen(void **state)
 {
     enum { N = 64 };
     struct kit_pair *p = begin(state, KIT_REFUSE);
-    struct peer peer = spawn_peer(*state, p->address);
+    struct peer peer =
+        peer_spawn(((const struct transport *)*state)->name, "", p->address);
     struct kit_end *c = kit_open(p, TIERED_PUSH, KIT_DROP);
     uint8_t *buffer = malloc((size_t)N * MIB);
     send_numbered(c, 0, buffer, MIB);
@@ -510,7 +499,7 @@ static void a_peer_that_is_frozen(void **state)
     p->ops->cancel(late->stream);
     WAIT_FOR(c->closed && c->done == N && late->closed);
     assert_int_equal(c->end, TIERED_END_CANCELLED);
-    end_peer(&peer);
+    peer_end(&peer);
     kit_listen(p, KIT_DROP);
     kit_finish(p);
     free(buffer);
@@ -528,6 +517,8 @@ static int run_suite(struct transport *t)
         TEST(a_full_window_holds_back_its_stream_only, t),
         TEST(a_slow_reader_gets_everything, t),
         TEST(half_close_both_ways, t),
+        TEST(the_acceptor_may_end_first, t),
+        TEST(a_stream_without_a_message, t),
         TEST(cancel_while_sending, t),
         TEST(calls_from_inside_the_handlers, t),
         TEST(refused_and_unreachable, t),
@@ -546,8 +537,8 @@ static int run_suite(struct transport *t)
 int main(int argc, char **argv)
 {
     int failed = 0;
-    if (argc == 4 && strcmp(argv[1], "--peer") == 0) {
-        return run_peer(argv[2], argv[3]);
+    if (peer_wanted(argc, argv)) {
+        return peer_run(argv);
     }
     kit_allow_descriptors();
     if (!mkdtemp(folder)) {

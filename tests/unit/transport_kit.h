@@ -13,13 +13,16 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/base/base.h"
+#include "core/options/options.h"
 #include "tiered/transport.h"
 
 #define KIT_WAIT_SECONDS 60
@@ -305,6 +308,21 @@ static const struct tiered_host kit_host = {.size = sizeof(struct tiered_host),
                                             .log = kit_host_log,
                                             .secret = kit_host_secret};
 
+/* Of the plugin in use: its defaults, or what a test has put there. */
+static struct tiered_config kit_config;
+static struct tiered_credentials kit_credentials = {.size = sizeof(kit_credentials),
+                                                    .insecure = 1};
+
+static inline void kit_configure(const struct tiered_plugin *plugin, const char *json)
+{
+    struct tiered_error err;
+    tiered_config_finish(&kit_config);
+    if (tiered_config_from_json(plugin, json, &kit_config, &err) < 0) {
+        fprintf(stderr, "%s: %s\n", plugin->name, err.text);
+        exit(1);
+    }
+}
+
 static inline const struct tiered_plugin *kit_plugin(const char *name)
 {
     char path[512];
@@ -316,7 +334,9 @@ static inline const struct tiered_plugin *kit_plugin(const char *name)
         fprintf(stderr, "%s\n", dlerror());
         exit(1);
     }
-    return dlsym(handle, "tiered_plugin");
+    const struct tiered_plugin *plugin = dlsym(handle, "tiered_plugin");
+    kit_configure(plugin, NULL);
+    return plugin;
 }
 
 /** A server and a client, each with a transport state of its own. */
@@ -331,10 +351,9 @@ struct kit_pair {
 
 static inline void *kit_init(const struct tiered_transport_ops *ops)
 {
-    static const struct tiered_credentials none = {.size = sizeof(none)};
     struct tiered_error err = {0};
     void *state = NULL;
-    if (ops->init(&kit_host, NULL, &none, &state, &err) < 0) {
+    if (ops->init(&kit_host, kit_config.data, &kit_credentials, &state, &err) < 0) {
         fail_msg("init: %s", err.text);
     }
     return state;
@@ -407,6 +426,24 @@ static inline void kit_finish(struct kit_pair *p)
         kit_check_end(p->clients[i]);
     }
     free(p);
+}
+
+/** An address on this host whose port is free. Below the ports that the kernel gives to
+    those who dial, which may be anybody's at any moment. */
+static inline void kit_tcp_address(const char *scheme, char *out, size_t size)
+{
+    static unsigned next;
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int rc = -1;
+    next = next ? next : (unsigned)getpid() * 37;
+    while (rc < 0) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        a.sin_port = htons((uint16_t)(20000 + next++ % 10000));
+        rc = bind(fd, (const struct sockaddr *)&a, sizeof(a));
+        close(fd);
+    }
+    snprintf(out, size, "%s127.0.0.1:%u", scheme, ntohs(a.sin_port));
 }
 
 static inline void kit_allow_descriptors(void)
