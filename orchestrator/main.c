@@ -2,6 +2,7 @@
 /* The `tiered` command: finds the subcommand and hands over. */
 #include "orchestrator/cmd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
@@ -120,6 +121,17 @@ static void keep_standard_files(void)
     }
 }
 
+/* An answer that did not get out is no success. */
+static int check_stdout(int code)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE) {
+        fprintf(stderr, "error: cannot write to stdout: %s\n",
+                strerror(errno ? errno : EIO));
+        return EXIT_FAILED;
+    }
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     keep_standard_files();
@@ -141,5 +153,6 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     const struct tiered_command *command = find(argv[1]);
-    return command ? command->run(command, argc - 1, argv + 1) : unknown(argv[1]);
+    return command ? check_stdout(command->run(command, argc - 1, argv + 1))
+                   : unknown(argv[1]);
 }

@@ -142,6 +142,9 @@ def a_closed_or_full_stdout_is_told(place):
         done = finished(place, ["sh", "-c", command + " " + where])
         assert done.returncode == 1 and "cannot write to stdout" in done.stderr, done
     assert finished(place, ["sh", "-c", command + " 2>&- <&-"]).returncode == 0
+    plan = "%s plan %s >/dev/full" % (command.split()[0], topology)
+    done = finished(place, ["sh", "-c", plan], env={"TIERED_PLUGINS": place.plugins})
+    assert done.returncode == 1 and "cannot write to stdout" in done.stderr, done
 
 
 def folders_may_be_deep_relative_and_have_spaces(place):
