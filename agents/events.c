@@ -6,8 +6,9 @@
 
 #include "core/base/log.h"
 
-#define MOST_EVENTS 100000 /* kept while the orchestrator is away; then the oldest go  \
-                            */
+#define MOST_EVENTS                                                                    \
+    100000 /* kept while the orchestrator is away; then the oldest go                  \
+            */
 
 struct event {
     struct event *next;

@@ -162,8 +162,9 @@ def a_trainer_that_fails_or_brings_another_shape_is_missing(place):
         assert all(e["contributions"] == 1 for e in run.of("round_committed", node="fog-1"))
         assert words in run.logs(), run.logs()[-2000:]
         # the first rounds may do without a node that still loads
-        assert len(run.of("update_failed", node="edge-1-1")) > 2, "not each time in the events"
-        assert run.stderr.count("node 'edge-1-1', update of round") == 1, run.stderr
+        assert run.of("update_failed", node="edge-1-1"), "not in the events"
+        # once, be it of an update or, where a round began without it, of an evaluation
+        assert run.stderr.count("warning: node 'edge-1-1', ") == 1, run.stderr
 
 
 def a_trainer_that_brings_nothing_counts_for_nothing(place):
