@@ -121,7 +121,7 @@ def an_orchestrator_that_was_away_is_told_everything(place):
 def a_bad_update_is_refused_by_name_and_the_round_goes_on(place):
     for behaviour in "nan", "inf":
         run = up(place, place.topology(
-            tree("parameters: 100", nodes=BAD_EDGE % behaviour, fog=", quorum: 50%")))
+            tree("parameters: 100, delay_ms: 300", nodes=BAD_EDGE % behaviour, fog=", quorum: 50%")))
         assert run.code == 0, run.stderr
         assert all(e["contributions"] == 1 for e in run.of("round_committed", node="fog-1"))
         # a run starts at the quorum, so the first rounds may miss who still loads
@@ -157,7 +157,7 @@ def excluded_updates_keep_their_place_in_the_count(place):
 def a_trainer_that_fails_or_brings_another_shape_is_missing(place):
     for behaviour, words in (("fail", "failed, as was asked for"), ("shape", "does not fit")):
         nodes = (BAD_EDGE % behaviour).replace("edge-1-0", "edge-1-1")
-        run = up(place, place.topology(tree("parameters: 100", nodes=nodes, fog=", quorum: 50%")))
+        run = up(place, place.topology(tree("parameters: 100, delay_ms: 300", nodes=nodes, fog=", quorum: 50%")))
         assert run.code == 0, run.stderr
         assert all(e["contributions"] == 1 for e in run.of("round_committed", node="fog-1"))
         assert words in run.logs(), run.logs()[-2000:]
