@@ -206,8 +206,8 @@ static void a_silent_child_is_lost(void **state)
     parent_start(f);
     child_start(f, &b, "b"); /* beats, and so it stays */
     WAIT(f, b.n_connected == 1);
+    uint64_t began = tiered_now_ms(); /* it cannot have been heard before */
     peer_session(f, &p);
-    uint64_t began = tiered_now_ms();
     WAIT(f, f->seen[A].n_lost == 1);
     assert_true(tiered_now_ms() - began >= 300);
     assert_string_equal(f->seen[A].missing, "it has been silent for too long");
@@ -215,7 +215,7 @@ static void a_silent_child_is_lost(void **state)
     assert_true(f->seen[B].n_beats > 0);
     assert_int_equal(f->seen[B].n_lost, 0);
     assert_int_equal(b.n_lost, 0);
-    assert_true(tiered_downlink_last_seen(f->downlink, A) >= began - 100);
+    assert_true(tiered_downlink_last_seen(f->downlink, A) >= began);
     peer_close(&p);
     child_stop(&b);
 }
