@@ -67,7 +67,7 @@ static int train(struct leaf *leaf, struct leaf_job *job, struct tiered_error *e
     if (check_model(leaf, job, err) < 0) {
         return -1;
     }
-    job->out = tiered_model_create(leaf->layout, err);
+    job->out = tiered_model_create_raw(leaf->layout, err);
     if (!job->out) {
         return -1;
     }

@@ -60,13 +60,9 @@ static void decode_run(struct node_job *job)
 {
     struct decode_job *d = (struct decode_job *)job;
     struct node *node = job->node;
-    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
-    job->result = tiered_decoder_create(node->down, node->n_down, &node->hosting,
-                                        d->encoded, &decoder, &job->err);
-    if (job->result == 0) {
-        job->result =
-            tiered_decoder_model(decoder, node->agent->workers, &d->model, &job->err);
-    }
+    job->result = tiered_decode_model(node->down, node->n_down, &node->hosting,
+                                      TIERED_STEAL(d->encoded), node->agent->workers,
+                                      &d->model, &job->err);
 }
 
 /* This model cannot be read: whoever waits for it is told. */
@@ -88,7 +84,7 @@ static void decode_done(struct node_job *job)
     struct decode_job *d = (struct decode_job *)job;
     struct node *node = job->node;
     node->decoding = false;
-    tiered_encoded_unref(d->encoded);
+    tiered_encoded_unref(d->encoded); /* when it never ran */
     if (job->result == 0) {
         /* a lossy downlink changes bytes: the model keeps the name that orders use */
         d->model->digest = d->digest;

@@ -204,7 +204,7 @@ static int work_begin(struct strategy_work *work, struct tiered_error *err)
     if (!work->rule.w || !work->by_examples.w || !work->scratch) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n_rows);
     }
-    work->model = tiered_model_create(work->run->layout, err);
+    work->model = tiered_model_create_raw(work->run->layout, err);
     return work->model ? 0 : -1;
 }
 

@@ -58,6 +58,14 @@ struct tiered_model {
    so that they go back to the kernel when freed. */
 struct tiered_model *tiered_model_create(struct tiered_layout *layout,
                                          struct tiered_error *err);
+/** The same for a model whose every block is about to be written: only what lies
+   between the blocks is zero. */
+struct tiered_model *tiered_model_create_raw(struct tiered_layout *layout,
+                                             struct tiered_error *err);
+/** A model of bytes that are there: `data` comes from tiered_map(), holds the blocks as
+    the layout has them, and is the model's from now on, also on failure. */
+struct tiered_model *tiered_model_adopt(struct tiered_layout *layout, uint8_t *data,
+                                        struct tiered_error *err);
 struct tiered_model *tiered_model_ref(struct tiered_model *model);
 void tiered_model_unref(struct tiered_model *model);
 /** Compute the digest: SHA-256 of the layout's digest and every tensor's bytes in

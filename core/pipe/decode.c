@@ -291,11 +291,14 @@ static int read_into_model(void *user, size_t i, unsigned worker,
                                whole->model->data + block->offset_bytes, err);
 }
 
-static int check_content(const struct tiered_decoder *d,
-                         const struct tiered_model *model, struct tiered_error *err)
+static int seal(struct tiered_model *model, const struct tiered_encoded *from,
+                struct tiered_error *err)
 {
     struct tiered_digest want;
-    const Tiered__V1__Head *head = tiered_encoded_head(d->encoded);
+    const Tiered__V1__Head *head = tiered_encoded_head(from);
+    if (tiered_model_seal(model, err) < 0) {
+        return -1;
+    }
     if (tiered_wire_digest(&head->content, &want, err) < 0) {
         return -1;
     }
@@ -310,22 +313,59 @@ int tiered_decoder_model(struct tiered_decoder *d, struct tiered_pool *pool,
                          struct tiered_model **ret, struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_model_unrefp)
-    struct tiered_model *model = tiered_model_create(d->layout, err);
+    struct tiered_model *model = tiered_model_create_raw(d->layout, err);
     struct whole whole = {.decoder = d, .model = model};
     if (!model ||
         tiered_pool_for(pool_for(d, pool), d->layout->n_blocks, read_into_model, &whole,
                         err) < 0 ||
-        end(d, err) < 0 || tiered_model_seal(model, err) < 0 ||
-        check_content(d, model, err) < 0) {
+        end(d, err) < 0 || seal(model, d->encoded, err) < 0) {
         return -1;
     }
     *ret = TIERED_STEAL(model);
     return 0;
 }
 
+int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
+                        const struct tiered_hosting *hosting,
+                        struct tiered_encoded *encoded, struct tiered_pool *pool,
+                        struct tiered_model **ret, struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = encoded;
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = NULL;
+    uint8_t *data = n_filters ? NULL : tiered_encoded_take(e);
+    if (!data) {
+        return tiered_decoder_create(filters, n_filters, hosting, e, &decoder, err) < 0
+                   ? -1
+                   : tiered_decoder_model(decoder, pool, ret, err);
+    }
+    model = tiered_model_adopt(tiered_encoded_layout(e), data, err);
+    if (!model || seal(model, e, err) < 0) {
+        return -1;
+    }
+    *ret = TIERED_STEAL(model);
+    return 0;
+}
+
+/* In memory and without filters the block is looked at where it lies. */
+static const uint8_t *plain_bytes(const struct tiered_decoder *d,
+                                  const struct tiered_block *block)
+{
+    size_t size;
+    uint32_t crc;
+    tiered_encoded_block(d->encoded, block->index, &size, &crc);
+    return d->stages.n || size != block->size_bytes
+               ? NULL
+               : tiered_encoded_borrow(d->encoded, block->index);
+}
+
 static int screen_with(struct tiered_decoder *d, struct scratch *s,
                        const struct tiered_block *block, struct tiered_error *err)
 {
+    const uint8_t *there = plain_bytes(d, block);
+    if (there) {
+        return pipe_screen(d->layout, block, there, err);
+    }
     if (!s->raw) {
         s->raw = malloc(TIERED_BLOCK_BYTES);
     }

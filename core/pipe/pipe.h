@@ -70,6 +70,13 @@ void tiered_decoder_destroy(struct tiered_decoder *decoder);
  */
 int tiered_decoder_model(struct tiered_decoder *decoder, struct tiered_pool *pool,
                          struct tiered_model **ret, struct tiered_error *err);
+/** A decoder and its model at once. Takes the caller's reference on `encoded`, also on
+    failure: bytes that no filter changed, and that nobody else has, become the model's
+    as they are. */
+int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
+                        const struct tiered_hosting *hosting,
+                        struct tiered_encoded *encoded, struct tiered_pool *pool,
+                        struct tiered_model **ret, struct tiered_error *err);
 /** Screen every block for non-finite values: -1 TIERED_ERANGE names tensor and index.
  */
 int tiered_decoder_screen(struct tiered_decoder *decoder, struct tiered_pool *pool,

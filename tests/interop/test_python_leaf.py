@@ -203,11 +203,11 @@ class Faulty(Leaf):
             self.channel.close()
 
     def pull(self, download):
-        self.pulls.append(download.n_blocks)
+        self.pulls.append(len(download.blocks))
         return super().pull(download)
 
     def pulled_block(self, stream, download):
-        if len(self.pulls) == 6 and download.n_blocks == 4 and self.fault((6,), "cut the pull"):
+        if len(self.pulls) == 6 and len(download.blocks) == 4 and self.fault((6,), "cut the pull"):
             stream.cancel()
 
 

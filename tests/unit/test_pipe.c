@@ -476,6 +476,44 @@ static void test_wrong_pipes(void **state)
     assert_null(wrong);
 }
 
+static struct tiered_layout *floats(uint64_t n)
+{
+    struct tiered_error err;
+    struct tiered_layout_builder *b = tiered_layout_build();
+    assert_int_equal(
+        tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, &n, &err), 0);
+    struct tiered_layout *layout = tiered_layout_seal(b, &err);
+    assert_non_null(layout);
+    return layout;
+}
+
+/* Bytes that lie as the model's do are its own, unless somebody else has them. */
+static void test_decode_takes(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    struct tiered_layout *layouts[] = {floats(400000), floats(7), adversarial_layout()};
+    for (size_t i = 0; i < 2 * TIERED_COUNT(layouts); i++) {
+        bool shared = i % 2, lies_so = i / 2 < 2;
+        struct tiered_model *model = small_numbers(layouts[i / 2], 3), *back = NULL;
+        struct tiered_encoded *e = NULL;
+        assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
+        const void *bytes = tiered_encoded_borrow(e, 0);
+        struct tiered_encoded *other = shared ? tiered_encoded_ref(e) : NULL;
+        assert_int_equal(tiered_decode_model(NULL, 0, &hosting, e, NULL, &back, &err),
+                         0);
+        assert_int_equal(back->data == bytes, lies_so && !shared);
+        assert_true(tiered_digest_equal(&back->digest, &model->digest));
+        assert_memory_equal(back->data, model->data, model->layout->m.data_bytes);
+        tiered_encoded_unref(other);
+        tiered_model_unref(back);
+        tiered_model_unref(model);
+    }
+    for (size_t i = 0; i < TIERED_COUNT(layouts); i++) {
+        tiered_layout_unref(layouts[i]);
+    }
+}
+
 /* A head may name a model that the blocks are not. */
 static void test_content_digest(void **state)
 {
@@ -491,6 +529,10 @@ static void test_content_digest(void **state)
     assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), 0);
     assert_int_equal(decode(&zstd, 1, e, NULL, &back, &err), -1);
     assert_string_equal(err.text, "the model is not the one that its head names");
+    assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
+    assert_int_equal(
+        tiered_decode_model(NULL, 0, &hosting, TIERED_STEAL(e), NULL, &back, &err), -1);
+    assert_string_equal(err.text, "the model is not the one that its head names");
 }
 
 int main(void)
@@ -505,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_screening),
         cmocka_unit_test(test_damaged_streams),
         cmocka_unit_test(test_wrong_pipes),
+        cmocka_unit_test(test_decode_takes),
         cmocka_unit_test(test_content_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
