@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Group protocols: their life. The exchange of messages is for the round that runs it,
-   which this version does not. */
+/* Group protocols: their life, and whole rounds of a small group. */
 #include "orchestrator/check.h"
 #include "tiered/group.h"
 
@@ -27,10 +26,14 @@ static int small_groups(struct check *check, struct tiered_error *err)
     }
     int result = 0;
     for (uint32_t n = 0; n <= 2 && result == 0; n++) {
+        const struct tiered_group_round round = {.size = sizeof(round),
+                                                 .host = &check->hosting.host,
+                                                 .n_members = n,
+                                                 .n_values = 1};
         struct tiered_error why = {0};
-        check_step(check, "begin of a group of %u", n);
-        result = ops->begin(state, &check->hosting.host, n, 0, &why) < 0
-                     ? check_refusal("begin", &why, err)
+        check_step(check, "aggregator_begin of a group of %u", n);
+        result = ops->aggregator_begin(state, &round, &why) < 0
+                     ? check_refusal("aggregator_begin", &why, err)
                      : 0;
     }
     check_close(check, state);

@@ -37,11 +37,18 @@ static const struct required filter_ops[] = {OP(filter, init), OP(filter, destro
                                              OP(filter, inverse)};
 static const struct required group_ops[] = {OP(group, init),
                                             OP(group, destroy),
-                                            OP(group, begin),
+                                            OP(group, word_bytes),
+                                            OP(group, member_begin),
                                             OP(group, member_step),
-                                            OP(group, aggregator_receive),
-                                            OP(group, aggregator_step),
+                                            OP(group, open),
                                             OP(group, mask),
+                                            OP(group, aggregator_begin),
+                                            OP(group, aggregator_step),
+                                            OP(group, aggregator_receive),
+                                            OP(group, aggregator_close),
+                                            OP(group, aggregator_check),
+                                            OP(group, aggregator_survivors),
+                                            OP(group, sums),
                                             OP(group, unmask)};
 static const struct required transport_ops[] = {
     OP(transport, init),       OP(transport, destroy), OP(transport, listen),
@@ -52,6 +59,8 @@ static const struct required trainer_ops[] = {
     OP(trainer, init),     OP(trainer, destroy), OP(trainer, load),
     OP(trainer, manifest), OP(trainer, initial), OP(trainer, train),
     OP(trainer, evaluate)};
+
+#define MOST_STEPS 16u /* of a group's phase */
 
 struct kind_rules {
     size_t ops_size;
@@ -135,11 +144,10 @@ static int check_kind(const struct tiered_plugin *plugin, const void *ops,
         }
         return 0;
     case TIERED_GROUP:
-        if (group->word_bytes != 0 && group->word_bytes != 4 &&
-            group->word_bytes != 8) {
+        if (group->pre_steps > MOST_STEPS || group->post_steps > MOST_STEPS) {
             return tiered_fail(err, TIERED_EINVAL,
-                               "has ring words of %u bytes, not 4 or 8",
-                               group->word_bytes);
+                               "has phases of %u and %u steps; at most %u are possible",
+                               group->pre_steps, group->post_steps, MOST_STEPS);
         }
         return 0;
     default:
