@@ -10,19 +10,7 @@
 enum tiered_dtype tiered_strategy_row_dtype(const struct strategy_work *work,
                                             enum tiered_dtype dtype)
 {
-    if (work->run->rows_are_deltas) {
-        switch (dtype) {
-        case TIERED_U16:
-            return TIERED_I16;
-        case TIERED_U32:
-            return TIERED_I32;
-        case TIERED_U64:
-            return TIERED_I64;
-        default:
-            break;
-        }
-    }
-    return dtype;
+    return work->run->rows_are_deltas ? tiered_delta_dtype(dtype) : dtype;
 }
 
 static int fail_nonfinite(const struct tiered_layout *layout,

@@ -40,9 +40,23 @@ int tiered_link_send(struct tiered_conn *conn,
 {
     uint8_t *head = NULL;
     size_t size = 0;
+    ProtobufCBinaryData body = frame->data;
     fill_context(frame, context);
-    if (tiered_frame_pack(frame, 0, &head, &size, err) < 0) {
+    frame->data = (ProtobufCBinaryData){0};
+    int packed = tiered_frame_pack(frame, body.len, &head, &size, err);
+    frame->data = body;
+    if (packed < 0) {
         return -1;
+    }
+    if (body.len > 0) { /* a phase's message: small, so it is joined */
+        uint8_t *whole = realloc(head, size + body.len);
+        if (!whole) {
+            free(head);
+            return tiered_fail(err, TIERED_ENOMEM, "out of memory for a frame");
+        }
+        memcpy(whole + size, body.data, body.len);
+        head = whole;
+        size += body.len;
     }
     const struct tiered_outgoing out = {.head = head, .head_size = size};
     int result = tiered_conn_send(conn, &out, err);

@@ -19,7 +19,7 @@ struct tiered_frame_context {
     struct tiered_path path;
 };
 
-/** Pack and send one frame without payload. */
+/** Pack and send one frame; its data, which is small (a phase's message), is copied. */
 int tiered_link_send(struct tiered_conn *conn,
                      const struct tiered_frame_context *context,
                      Tiered__V1__Frame *frame, struct tiered_error *err);

@@ -35,6 +35,20 @@ static float to_odd(double x)
     }                                                                                  \
     return
 
+enum tiered_dtype tiered_delta_dtype(enum tiered_dtype dtype)
+{
+    switch (dtype) {
+    case TIERED_U16:
+        return TIERED_I16;
+    case TIERED_U32:
+        return TIERED_I32;
+    case TIERED_U64:
+        return TIERED_I64;
+    default:
+        return dtype;
+    }
+}
+
 void tiered_to_f64(enum tiered_dtype dtype, const void *in, size_t n, double *out)
 {
     switch (dtype) {

@@ -9,6 +9,9 @@
 
 #include "tiered/model.h"
 
+/** The dtype that a delta of such values has: unsigned ones wrap, so theirs is signed.
+ */
+enum tiered_dtype tiered_delta_dtype(enum tiered_dtype dtype);
 void tiered_to_f64(enum tiered_dtype dtype, const void *in, size_t n, double *out);
 void tiered_to_f32(enum tiered_dtype dtype, const void *in, size_t n, float *out);
 void tiered_from_f64(enum tiered_dtype dtype, const double *in, size_t n, void *out);

@@ -24,7 +24,7 @@ static void commit(struct tiered_round *r)
     action->record = record;
 }
 
-void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model)
+void round_on_aggregated(struct tiered_round *r, const struct tiered_round_event *event)
 {
     if (r->state != ROUND_AGGREGATING) {
         return;
@@ -38,17 +38,23 @@ void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *mod
             round_means_add(&means, c->num_examples, &c->metrics);
         }
     }
+    uint64_t room = TIERED_MAX_EXAMPLES - r->record.num_examples - r->open_examples;
     r->record.n_contributions = n;
-    r->record.model = *model;
-    r->record.num_examples += r->open_examples;
+    r->record.model = event->base;
+    r->record.group_examples = event->num_examples < room ? event->num_examples : room;
+    r->record.num_examples += r->open_examples + r->record.group_examples;
     r->no_result = false;
     round_means_get(&means, &r->record.metrics);
     commit(r);
 }
 
-void round_on_not_aggregated(struct tiered_round *r)
+void round_on_not_aggregated(struct tiered_round *r, const struct tiered_path *early)
 {
-    if (r->state != ROUND_AGGREGATING) {
+    bool open =
+        r->state == ROUND_PRE || r->state == ROUND_COLLECTING || r->state == ROUND_POST;
+    if (open && early->depth && tiered_path_equal(early, &r->path)) {
+        round_clear_timers(r);
+    } else if (r->state != ROUND_AGGREGATING) {
         return;
     }
     char path[192];
@@ -65,6 +71,7 @@ void round_on_not_aggregated(struct tiered_round *r)
     }
     r->record.n_contributions = 0;
     r->record.metrics.n = 0;
+    r->record.group_examples = 0;
     r->no_result = true;
     commit(r);
 }
@@ -80,6 +87,7 @@ void round_announce(struct tiered_round *r, const struct tiered_metrics *evaluat
     for (uint32_t i = 0; i < r->record.n_contributions; i++) {
         action->num_examples += r->record.contributions[i].num_examples;
     }
+    action->num_examples += r->record.group_examples;
     action->metrics = r->record.metrics;
     if (evaluated) {
         round_metrics_merge(&action->metrics, evaluated);

@@ -194,14 +194,18 @@ void round_begin_phase(struct tiered_round *r, enum round_state phase);
 void round_check_phase(struct tiered_round *r);
 void round_order_phase(struct tiered_round *r, uint32_t child);
 void round_on_phase(struct tiered_round *r, const struct tiered_round_event *event);
+void round_on_phase_bad(struct tiered_round *r, const struct tiered_round_event *event);
+void round_on_phase_failed(struct tiered_round *r,
+                           const struct tiered_round_event *event);
 const struct tiered_phase_rules *round_phase_rules(const struct tiered_round *r);
 bool round_in_phase(const struct tiered_round *r, uint32_t child);
 uint32_t round_phase_count(const struct tiered_round *r, enum link_state link,
                            bool answered);
 
 /* commit.c */
-void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model);
-void round_on_not_aggregated(struct tiered_round *r);
+void round_on_aggregated(struct tiered_round *r,
+                         const struct tiered_round_event *event);
+void round_on_not_aggregated(struct tiered_round *r, const struct tiered_path *path);
 void round_on_committed(struct tiered_round *r);
 /* Say COMMITTED; the evaluation's metrics win. NULL: none. */
 void round_announce(struct tiered_round *r, const struct tiered_metrics *evaluated);

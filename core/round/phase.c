@@ -116,22 +116,55 @@ void round_check_phase(struct tiered_round *r)
     uint32_t at_work = round_phase_count(r, LINK_READY, false);
     uint32_t lost = round_phase_count(r, LINK_LOST, false);
     uint32_t needed = round_share_up(rules->quorum, r->n_sampled);
-    if (answered + at_work + lost < needed) {
+    if (answered + at_work + lost < needed && r->state == ROUND_PRE) {
         round_fail_quorum(r, "messages", answered, at_work + lost, needed);
         return;
     }
     bool no_more = rules->deadline_ms == 0 && rules->quorum < 1 && at_work == 0;
-    if (at_work + lost == 0 ||
+    if (at_work + lost == 0 || answered + at_work + lost < needed ||
         (answered >= needed && (r->deadline_passed || no_more))) {
         close_step(r);
     }
 }
 
+/* Does this event belong to the open step, and is it the child's first word in it? */
+static bool is_due(const struct tiered_round *r, const struct tiered_round_event *event)
+{
+    return round_in_phase(r, event->child) && !r->children[event->child].answered &&
+           event->phase == (r->state == ROUND_PRE ? 1u : 2u) &&
+           event->step == r->step && tiered_path_equal(&event->path, &r->path);
+}
+
+void round_on_phase_bad(struct tiered_round *r, const struct tiered_round_event *event)
+{
+    if (!is_due(r, event)) {
+        return;
+    }
+    char name[64];
+    bool pre = r->state == ROUND_PRE;
+    round_warn(r, "%s is out of step %u of the %s phase: %.150s",
+               round_child_name(r, event->child, name), r->step, pre ? "pre" : "post",
+               event->reason ? event->reason : "it cannot answer");
+    if (pre && r->children[event->child].member == MEMBER_IN) {
+        round_drop_stored(r, event->child, "it missed the pre phase");
+    }
+    round_set_member(r, event->child, pre ? MEMBER_MISSED : MEMBER_DROPPED);
+    round_check_phase(r);
+}
+
+void round_on_phase_failed(struct tiered_round *r,
+                           const struct tiered_round_event *event)
+{
+    bool open =
+        r->state == ROUND_PRE || r->state == ROUND_COLLECTING || r->state == ROUND_POST;
+    if (open && tiered_path_equal(&event->path, &r->path)) {
+        round_fail(r, event->reason ? event->reason : "its phases cannot go on");
+    }
+}
+
 void round_on_phase(struct tiered_round *r, const struct tiered_round_event *event)
 {
-    if (round_in_phase(r, event->child) && !r->children[event->child].answered &&
-        event->phase == (r->state == ROUND_PRE ? 1u : 2u) && event->step == r->step &&
-        tiered_path_equal(&event->path, &r->path)) {
+    if (is_due(r, event)) {
         round_set_answered(r, event->child, true);
         round_check_phase(r);
     }

@@ -260,10 +260,14 @@ static void take(struct tiered_round *r, const struct tiered_round_event *event)
         return round_on_bad_update(r, event);
     case TIERED_ON_PHASE:
         return round_on_phase(r, event);
+    case TIERED_ON_PHASE_BAD:
+        return round_on_phase_bad(r, event);
+    case TIERED_ON_PHASE_FAILED:
+        return round_on_phase_failed(r, event);
     case TIERED_ON_AGGREGATED:
-        return round_on_aggregated(r, &event->base);
+        return round_on_aggregated(r, event);
     case TIERED_ON_NOT_AGGREGATED:
-        return round_on_not_aggregated(r);
+        return round_on_not_aggregated(r, &event->path);
     case TIERED_ON_COMMITTED:
         return round_on_committed(r);
     case TIERED_ON_EVALUATION:
@@ -343,6 +347,17 @@ int tiered_round_restore(struct tiered_round *r,
     r->announce = record->round > 0;
     r->last_path = r->announce ? last : (struct tiered_path){0};
     return 0;
+}
+
+bool tiered_round_asked(const struct tiered_round *r, uint32_t child)
+{
+    return r->children[child].member != MEMBER_NOT;
+}
+
+bool tiered_round_stored(const struct tiered_round *r, uint32_t child)
+{
+    return r->children[child].member == MEMBER_IN ||
+           r->children[child].member == MEMBER_DROPPED;
 }
 
 struct tiered_path tiered_round_open_path(const struct tiered_round *r)

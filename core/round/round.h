@@ -47,6 +47,11 @@
  *    still runs for it is abandoned. One of an older round (a parent that restarted
  * does its last evaluation again) waits for the turn, whose update is wanted still.
  *
+ *  - who misses a step of the pre phase is out of the round; who misses one of the post
+ *    phase is a dropout, and its update stays. A post phase that falls below its quorum
+ *    closes all the same: what it revealed cannot be taken back, and the driver says
+ *    whether there is a result.
+ *
  * Every TIERED_ON_OFFER is answered within its step by exactly one of RECEIVE, ACCEPT,
  * REFUSE or SETTLE for that child and path. Updates stay the driver's: it frees one at
  * DROP_UPDATE, and all that a record counts when it has carried COMMIT out. A crash
@@ -102,10 +107,17 @@ enum tiered_round_event_kind {
        its order. With `update`, a stored one, while aggregating: the driver gave the
        aggregation up because of it, and is told to AGGREGATE again without it */
     TIERED_ON_BAD_UPDATE,
-    TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
-    TIERED_ON_AGGREGATED,     /* base: digest of the new model */
-    TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays
-                               */
+    TIERED_ON_PHASE, /* child, path, phase, step: its message arrived */
+    /* child, path, phase, step, reason: its message was refused, or it cannot answer:
+       it misses this step */
+    TIERED_ON_PHASE_BAD,
+    TIERED_ON_PHASE_FAILED,   /* path, reason: its phases cannot go on; the turn fails,
+                                 and its round begins anew when it is started again */
+    TIERED_ON_AGGREGATED,     /* base: digest of the new model; num_examples: of the sum
+                                 of a group, whose updates show none; else 0 */
+    TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays.
+                                 With a path also before the round is aggregated: it
+                                 cannot be repeated */
     TIERED_ON_COMMITTED,      /* the record is durable */
     TIERED_ON_EVALUATION,     /* child, path, base, num_examples, metrics; a child that
                                  cannot evaluate answers with num_examples 0 */
@@ -189,6 +201,7 @@ struct tiered_round_record {
     struct tiered_metrics metrics;  /* of the turn's last round, averaged by examples */
     uint32_t n_contributions;       /* of the last round */
     const struct tiered_counted *contributions;
+    uint64_t group_examples; /* of the last round, known in sum alone */
     uint32_t finished;     /* 1: the turn's rounds are done; a stop condition met later
                               is found again by the evaluation */
     uint32_t total_rounds; /* committed since the node began */
@@ -237,6 +250,9 @@ int tiered_round_restore(struct tiered_round *round,
 const char *tiered_round_state(const struct tiered_round *round);
 /** The open round's path (depth 0: none). */
 struct tiered_path tiered_round_open_path(const struct tiered_round *round);
+/** What a child is to the open round: asked, and its update stored. */
+bool tiered_round_asked(const struct tiered_round *round, uint32_t child);
+bool tiered_round_stored(const struct tiered_round *round, uint32_t child);
 /** What the open round waits for, by child index and condition: "3 of 4 updates; waits
     for child 2 (lost)". `name` gives a child's name (NULL: config's). Also what a
     delivery, or a node that is not ready, waits for. Empty when idle and ready. */

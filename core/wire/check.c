@@ -33,6 +33,7 @@ static const struct rule {
     {&tiered__v1__ready__descriptor, "missing", TEXT_MAX_BYTES},
     {&tiered__v1__settled__descriptor, "reason", TEXT_MAX_BYTES},
     {&tiered__v1__failed__descriptor, "reason", TEXT_MAX_BYTES},
+    {&tiered__v1__phase__descriptor, "reason", TEXT_MAX_BYTES},
     {&tiered__v1__gone__descriptor, "reason", TEXT_MAX_BYTES},
     {&tiered__v1__push_done__descriptor, "reason", TEXT_MAX_BYTES},
     {&tiered__v1__metric__descriptor, "name", LABEL_MAX_BYTES},

@@ -80,7 +80,8 @@ static void add(struct bench *b, uint32_t member)
     uint8_t open[TIERED_GROUP_OPEN];
     uint64_t tail[2], clipped = 0;
     double begun = now();
-    must(b, b->ops->open(b->members[member], &one, open, (uint8_t *)tail, &b->err));
+    must(b, b->ops->open(b->members[member], &one, b->n_values, open, (uint8_t *)tail,
+                         &b->err));
     b->client += now() - begun;
     b->tail[0] += tail[0];
     b->tail[1] += tail[1];

@@ -67,7 +67,8 @@ static void play(struct group *g, uint32_t step, struct ss_writer *asked,
                 uint8_t open[TIERED_GROUP_OPEN], tail[TIERED_GROUP_TAIL];
                 uint32_t words[VALUES];
                 uint64_t clipped = 0;
-                must(ss_member_open(&g->members[i], &weight, open, tail, &err), &err);
+                must(ss_member_open(&g->members[i], &weight, VALUES, open, tail, &err),
+                     &err);
                 must(ss_member_mask(&g->members[i], 0, VALUES, values, words, &clipped,
                                     &err),
                      &err);

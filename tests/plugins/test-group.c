@@ -51,11 +51,12 @@ static int member_step(void *state, uint32_t step, const void *in, size_t in_siz
 }
 
 static int member_open(void *state, const struct tiered_group_weight *weight,
-                       uint8_t open[TIERED_GROUP_OPEN], uint8_t tail[TIERED_GROUP_TAIL],
-                       struct tiered_error *err)
+                       uint64_t n_values, uint8_t open[TIERED_GROUP_OPEN],
+                       uint8_t tail[TIERED_GROUP_TAIL], struct tiered_error *err)
 {
     (void)state;
     (void)weight;
+    (void)n_values;
     (void)open;
     (void)tail;
     return refuse(err);

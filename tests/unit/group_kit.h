@@ -203,8 +203,8 @@ static inline int group_mask(struct group *g, uint32_t member)
 {
     const struct tiered_group_weight weight = {g->weights[member], g->examples[member]};
     uint64_t clipped = 0;
-    if (g->ops->open(g->members[member], &weight, g->open[member], g->tail[member],
-                     &g->err) < 0) {
+    if (g->ops->open(g->members[member], &weight, g->n_values, g->open[member],
+                     g->tail[member], &g->err) < 0) {
         return -1;
     }
     for (size_t at = 0; at < g->n_values;) {

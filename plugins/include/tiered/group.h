@@ -52,7 +52,7 @@ struct tiered_group_round {
     uint32_t n_members;             /* sampled; they are 0..n-1. A member's: 0 */
     const char *const *names;       /* of members, for reasons; borrowed like host.
                                        NULL: they are numbers */
-    uint64_t n_values;
+    uint64_t n_values; /* the aggregator's; a member's comes with its update */
     bool spent; /* a member's: it has answered in this path's post phase before */
 };
 
@@ -81,11 +81,11 @@ struct tiered_group_ops {
     int (*member_step)(void *state, uint32_t step, const void *in, size_t in_size,
                        void *out, size_t capacity, size_t *ret_size,
                        struct tiered_error *err);
-    /** Begin this attempt's masked update: once, after the pre phase. `open` is in the
-        clear, `tail` masked. */
+    /** Begin this attempt's masked update, of n_values: once, after the pre phase.
+        `open` is in the clear, `tail` masked. */
     int (*open)(void *state, const struct tiered_group_weight *weight,
-                uint8_t open[TIERED_GROUP_OPEN], uint8_t tail[TIERED_GROUP_TAIL],
-                struct tiered_error *err);
+                uint64_t n_values, uint8_t open[TIERED_GROUP_OPEN],
+                uint8_t tail[TIERED_GROUP_TAIL], struct tiered_error *err);
     /** Values first..first+n-1 to ring words; ranges come in order, each once. Refuses
         what is not finite; clips to the range of the options, adding to *ret_clipped
         how many it clipped. */

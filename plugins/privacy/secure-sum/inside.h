@@ -97,8 +97,8 @@ int ss_member_step(struct ss_member *m, uint32_t step, const void *in, size_t in
                    void *out, size_t capacity, size_t *ret_size,
                    struct tiered_error *err);
 int ss_member_open(struct ss_member *m, const struct tiered_group_weight *weight,
-                   uint8_t open[TIERED_GROUP_OPEN], uint8_t tail[TIERED_GROUP_TAIL],
-                   struct tiered_error *err);
+                   uint64_t n_values, uint8_t open[TIERED_GROUP_OPEN],
+                   uint8_t tail[TIERED_GROUP_TAIL], struct tiered_error *err);
 int ss_member_mask(struct ss_member *m, uint64_t first, size_t n, const double *values,
                    void *out, uint64_t *ret_clipped, struct tiered_error *err);
 

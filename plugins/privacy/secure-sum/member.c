@@ -89,7 +89,7 @@ int ss_member_begin(struct ss_member *m, const struct ss_rules *rules,
     (void)err;
     clear(m);
     m->host = round->host;
-    m->n_values = round->n_values;
+    m->n_values = 0;
     m->spent = round->spent;
     m->rules = *rules;
     return 0;
@@ -106,11 +106,12 @@ static void write_header(const struct ss_member *m, struct ss_writer *w, uint32_
 struct hello {
     struct ss_header header;
     uint32_t n;
+    uint64_t n_values;
     struct ss_rules rules;
 };
 
 static int check_rules(const struct ss_member *m, struct ss_reader *r,
-                       struct tiered_error *err)
+                       uint64_t *ret_n_values, struct tiered_error *err)
 {
     const struct ss_rules *ours = &m->rules;
     uint64_t n_values, threshold, clip, max_weight, our_threshold, our_clip;
@@ -130,12 +131,7 @@ static int check_rules(const struct ss_member *m, struct ss_reader *r,
                            "the aggregator's options of secure-sum are not this "
                            "node's");
     }
-    if (n_values != m->n_values) {
-        return tiered_fail(err, TIERED_ESHAPE,
-                           "the aggregator sums updates of %" PRIu64
-                           " values; this one has %" PRIu64,
-                           n_values, m->n_values);
-    }
+    *ret_n_values = n_values;
     return 0;
 }
 
@@ -149,7 +145,7 @@ static int read_hello(const struct ss_member *m, struct ss_reader *r, struct hel
     if (!ss_read_u32(r, &ret->n)) {
         return ss_fail_short(err);
     }
-    if (check_rules(m, r, err) < 0 || ss_read_end(r, err) < 0 ||
+    if (check_rules(m, r, &ret->n_values, err) < 0 || ss_read_end(r, err) < 0 ||
         ss_check_group(&ret->rules, ret->n, err) < 0) {
         return -1;
     }
@@ -188,6 +184,7 @@ static int take_hello(struct ss_member *m, struct ss_reader *r, struct ss_writer
     clear(m);
     m->rules = hello.rules;
     m->n = hello.n;
+    m->n_values = hello.n_values;
     m->self = hello.header.member;
     memcpy(m->session, hello.header.session, SS_SESSION_BYTES);
     if (make_keys(m, err) < 0) {
@@ -589,12 +586,18 @@ static int add_masks(const struct ss_member *m, struct ss_stream *stream,
 }
 
 int ss_member_open(struct ss_member *m, const struct tiered_group_weight *weight,
-                   uint8_t open[TIERED_GROUP_OPEN], uint8_t tail[TIERED_GROUP_TAIL],
-                   struct tiered_error *err)
+                   uint64_t n_values, uint8_t open[TIERED_GROUP_OPEN],
+                   uint8_t tail[TIERED_GROUP_TAIL], struct tiered_error *err)
 {
     if (m->step != SS_PRE_STEPS || m->opened) {
         return tiered_fail(err, TIERED_ESTATE,
                            "an update is masked once, after the pre phase");
+    }
+    if (n_values != m->n_values) {
+        return tiered_fail(err, TIERED_ESHAPE,
+                           "the aggregator sums updates of %" PRIu64
+                           " values; this one has %" PRIu64,
+                           m->n_values, n_values);
     }
     if (weight->num_examples > SS_MOST_WORTH) {
         return tiered_fail(err, TIERED_ERANGE,

@@ -87,11 +87,11 @@ static int member_step(void *state, uint32_t step, const void *in, size_t in_siz
 }
 
 static int member_open(void *state, const struct tiered_group_weight *weight,
-                       uint8_t open[TIERED_GROUP_OPEN], uint8_t tail[TIERED_GROUP_TAIL],
-                       struct tiered_error *err)
+                       uint64_t n_values, uint8_t open[TIERED_GROUP_OPEN],
+                       uint8_t tail[TIERED_GROUP_TAIL], struct tiered_error *err)
 {
     struct ss_state *s = state;
-    return ss_member_open(&s->member, weight, open, tail, err);
+    return ss_member_open(&s->member, weight, n_values, open, tail, err);
 }
 
 static int mask(void *state, uint64_t first, size_t n, const double *values, void *out,
