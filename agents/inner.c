@@ -2,6 +2,7 @@
 /* An inner node: its life, and what its parent says. */
 #include "agents/inner.h"
 
+#include "agents/inner_group.h"
 #include "agents/ways.h"
 
 #include <math.h>
@@ -186,6 +187,7 @@ static void inner_destroy(struct node *node)
     tiered_model_unref(inner->current);
     tiered_model_unref(inner->aggregated);
     tiered_round_destroy(inner->machine);
+    inner_group_destroy(inner->group);
     tiered_strategy_destroy(inner->strategy);
     tiered_spool_close(inner->spool);
     free(inner->strategy_uses);
@@ -231,6 +233,11 @@ static int create_machine(struct inner *inner, struct tiered_error *err)
         .initial_child = as->initial_child,
         .children = inner->children,
     };
+    if (inner->group) {
+        config.pre.quorum = config.post.quorum = rules->quorum;
+        config.pre.deadline_ms = config.post.deadline_ms = rules->deadline_ms;
+        inner_group_rules(inner->group, &config.pre.steps, &config.post.steps);
+    }
     snprintf(config.stop_metric, sizeof(config.stop_metric), "%s", rules->stop_metric);
     return tiered_round_create(&config, &inner->machine, err);
 }
@@ -283,8 +290,9 @@ static int open_parts(struct inner *inner, struct tiered_error *err)
     if (tiered_spool_open(spool, as->memory_bytes, &inner->spool, err) < 0 ||
         node_uses(node->agent, as->strategy, as->n_strategy, (enum tiered_kind)0,
                   &inner->strategy_uses, err) < 0 ||
-        node_uses(node->agent, as->child_uplink, as->n_child_uplink, TIERED_FILTER,
-                  &inner->child_up, err) < 0 ||
+        node_uses(node->agent, as->child_uplink, as->n_child_uplink,
+                  (enum tiered_kind)0, &inner->child_up, err) < 0 ||
+        inner_group_create(inner, &inner->group, err) < 0 ||
         node_uses(node->agent, as->child_downlink, as->n_child_downlink, TIERED_FILTER,
                   &inner->child_down, err) < 0) {
         return -1;

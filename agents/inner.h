@@ -37,6 +37,11 @@ struct inner_published {
 };
 #define INNER_PUBLISHED 2
 
+struct inner_queued {
+    struct tiered_round_event event;
+    char reason[256]; /* the event's, where it has one */
+};
+
 struct inner {
     struct node *node;
     struct tiered_downlink *downlink;
@@ -44,6 +49,7 @@ struct inner {
     struct tiered_strategy *strategy;
     struct tiered_hosting hosting; /* of the strategy */
     struct tiered_use *strategy_uses, *child_up, *child_down;
+    struct inner_group *group; /* of the children; NULL: there is none */
     struct tiered_round *machine;
     const char **children; /* names, canonical */
 
@@ -60,10 +66,11 @@ struct inner {
     struct inner_update *updates;
     uint64_t last_handle;
 
-    struct tiered_round_event *queue; /* events that came during a step */
+    struct inner_queued *queue; /* events that came during a step */
     size_t n_queue, queue_capacity;
     bool stepping;
     struct tiered_push *offering; /* waits for the machine's answer */
+    const char *unfit; /* why what is offered cannot be taken even so, or NULL */
     struct tiered_timer timers[4];
     uint64_t timer_ids[4];
 

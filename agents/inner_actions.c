@@ -2,6 +2,8 @@
 /* What the round machine decides, carried out: orders, jobs, deliveries, timers. */
 #include "agents/inner.h"
 
+#include "agents/inner_group.h"
+
 #include "core/model/metrics.h"
 
 /* ---- published models ---- */
@@ -245,7 +247,9 @@ static void answer_offer(struct inner *inner, const struct tiered_round_action *
         return;
     }
     inner->offering = NULL;
-    if (a->kind == TIERED_DO_RECEIVE) {
+    if (a->kind == TIERED_DO_RECEIVE && inner->unfit) {
+        tiered_push_done(push, false, TIERED_ESTATE, inner->unfit);
+    } else if (a->kind == TIERED_DO_RECEIVE) {
         tiered_push_receive(push);
     } else if (a->kind == TIERED_DO_ACCEPT) {
         tiered_push_done(push, true, TIERED_OK, "");
@@ -291,6 +295,9 @@ static void carry_out(struct inner *inner, const struct tiered_round_action *a)
         inner_aggregate(inner, a->updates, a->n_updates);
         break;
     case TIERED_DO_COMMIT:
+        if (inner->group) {
+            inner_group_end(inner->group);
+        }
         inner_commit(inner, a->record);
         break;
     case TIERED_DO_COMMITTED:
@@ -315,11 +322,19 @@ static void carry_out(struct inner *inner, const struct tiered_round_action *a)
         inner_log(inner, TIERED_LOG_WARN, a->reason);
         break;
     case TIERED_DO_FAIL:
+        if (inner->group) {
+            inner_group_end(inner->group);
+        }
         do_fail(inner, a);
         break;
-    case TIERED_DO_STOP:         /* the orchestrator stops the agents itself */
-    case TIERED_DO_PHASE:        /* group protocols: no plugin of that kind yet … */
-    case TIERED_DO_PHASE_CLOSED: /* … and so no round with phases */
+    case TIERED_DO_PHASE:
+        enter_round(inner, &a->path);
+        inner_group_ask(inner->group, a);
+        break;
+    case TIERED_DO_PHASE_CLOSED:
+        inner_group_closed(inner->group, a);
+        break;
+    case TIERED_DO_STOP: /* the orchestrator stops the agents itself */
         break;
     }
 }
@@ -347,7 +362,7 @@ void inner_step(struct inner *inner, const struct tiered_round_event *event)
     if (inner->stepping) { /* actions are valid until the next step: this one waits */
         if (inner->n_queue == inner->queue_capacity) {
             size_t capacity = inner->queue_capacity ? 2 * inner->queue_capacity : 8;
-            struct tiered_round_event *queue =
+            struct inner_queued *queue =
                 realloc(inner->queue, capacity * sizeof(*queue));
             if (!queue) {
                 abort();
@@ -355,15 +370,18 @@ void inner_step(struct inner *inner, const struct tiered_round_event *event)
             inner->queue = queue;
             inner->queue_capacity = capacity;
         }
-        inner->queue[inner->n_queue] = *event;
-        inner->queue[inner->n_queue++].reason = NULL; /* it is gone by then */
+        struct inner_queued *queued = &inner->queue[inner->n_queue++];
+        queued->event = *event;
+        snprintf(queued->reason, sizeof(queued->reason), "%s",
+                 event->reason ? event->reason : "");
         return;
     }
     inner->stepping = true;
     step_one(inner, event);
     for (size_t i = 0; i < inner->n_queue; i++) {
-        struct tiered_round_event queued = inner->queue[i]; /* the queue may grow */
-        step_one(inner, &queued);
+        struct inner_queued queued = inner->queue[i]; /* the queue may grow */
+        queued.event.reason = queued.reason[0] ? queued.reason : NULL;
+        step_one(inner, &queued.event);
     }
     inner->n_queue = 0;
     inner->stepping = false;

@@ -2,6 +2,8 @@
 /* What children say becomes events of the round machine; their updates are received. */
 #include "agents/inner.h"
 
+#include "agents/inner_group.h"
+
 #include <math.h>
 
 static void child_ready(void *user, uint32_t child, bool ready, const char *missing)
@@ -60,6 +62,11 @@ static void child_frame(void *user, uint32_t child, const struct tiered_frame *f
     case TIERED__V1__FRAME__BODY_FAILED:
         child_failed(inner, child, frame, &path);
         break;
+    case TIERED__V1__FRAME__BODY_PHASE:
+        if (inner->group) {
+            inner_group_frame(inner->group, child, &path, frame);
+        }
+        break;
     default:
         break;
     }
@@ -79,7 +86,7 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
     if (tiered_wire_layout(head, &layout, err) < 0) {
         return -1;
     }
-    int result = inner->current && head->base_model.len > 0
+    int result = inner->current && !inner->group && head->base_model.len > 0
                      ? tiered_layout_match(inner->current->layout, layout, err)
                      : 0;
     tiered_layout_unref(layout);
@@ -107,8 +114,20 @@ static void child_offer(void *user, uint32_t child, struct tiered_push *push,
     if (inner->node->closing) {
         return; /* the agent stops: the child will push again */
     }
+    bool waited = false;
+    if (inner->group && head->base_model.len > 0 &&
+        inner_group_offer(inner->group, child, &event.path, head, &waited, &err) < 0) {
+        inner->unfit = err.text;
+    }
     inner->offering = push;
     inner_step(inner, &event);
+    if (inner->unfit && waited) { /* nothing better will come from this child */
+        struct tiered_round_event bad = inner_event(inner, TIERED_ON_BAD_UPDATE, child);
+        bad.path = event.path;
+        bad.reason = inner->unfit;
+        inner_step(inner, &bad);
+    }
+    inner->unfit = NULL;
     push = TIERED_STEAL(inner->offering);
     if (push) {
         tiered_push_done(push, false, TIERED_ESTATE, "no update is expected now");
@@ -153,7 +172,12 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
         .local_steps = head->local_steps,
         .initial = head->base_model.len == 0,
     };
-    tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);
+    if (inner->group && !update->initial) { /* what it says rides inside */
+        update->num_examples = 0;
+        update->local_steps = 0;
+    } else {
+        tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);
+    }
     tiered_wire_digest(&head->base_model, &update->base,
                        NULL); /* checked at the offer */
     inner->updates = update;

@@ -3,6 +3,8 @@
    commit, encode a model for the children. */
 #include "agents/inner.h"
 
+#include "agents/inner_group.h"
+
 #include <math.h>
 
 /* ---- screening ---- */
@@ -23,6 +25,11 @@ static void screen_run(struct node_job *base)
     const struct inner *inner = job->inner;
     bool initial = job->update->initial;
     TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
+    if (inner->group && !initial) { /* any word may stand there */
+        base->result =
+            inner_group_check(inner->group, job->update->encoded, &base->err);
+        return;
+    }
     base->result = tiered_decoder_create(
         initial ? NULL : inner->child_up, initial ? 0 : node->as->n_child_uplink,
         &inner->hosting, job->update->encoded, &decoder, &base->err);
@@ -106,7 +113,9 @@ struct aggregate_job {
     struct inner_update **updates;
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
-    bool no_result; /* the rule has none: the model stays */
+    bool no_result;            /* the rule has none: the model stays */
+    struct tiered_model *mean; /* of a group, instead of rows */
+    uint64_t num_examples;     /* likewise: their sum */
 };
 
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
@@ -142,12 +151,43 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
     return 0;
 }
 
+static int read_mean(void *source, uint32_t block, void *out, struct tiered_error *err)
+{
+    (void)err;
+    const struct tiered_model *mean = source;
+    const struct tiered_block *b = &mean->layout->blocks[block];
+    memcpy(out, mean->data + b->offset_bytes, (size_t)b->size_bytes);
+    return 0;
+}
+
+/* A group is one row: its mean. What is revealed cannot be revealed again, so that any
+   failure but the machine's own leaves the round without a result. */
+static int make_mean(struct aggregate_job *job, struct tiered_error *err)
+{
+    struct inner *inner = job->inner;
+    if (inner_group_sum(inner->group, job->updates, job->n, &job->mean,
+                        &job->num_examples, err) < 0) {
+        job->no_result = err->code != TIERED_EIO && err->code != TIERED_ENOMEM;
+        return -1;
+    }
+    job->rows[0] =
+        (struct tiered_row){.contribution = {.size = sizeof(struct tiered_contribution),
+                                             .node = inner->node->as->node,
+                                             .num_examples = job->num_examples,
+                                             .local_steps = 1,
+                                             .a_norm = NAN},
+                            .read = read_mean,
+                            .source = job->mean};
+    return 0;
+}
+
 static void aggregate_run(struct node_job *base)
 {
     struct aggregate_job *job = (struct aggregate_job *)base;
     struct node *node = base->node;
-    bool concurrent;
-    if (make_rows(job, &concurrent, &base->err) < 0) {
+    bool concurrent = true;
+    if ((job->inner->group ? make_mean(job, &base->err)
+                           : make_rows(job, &concurrent, &base->err)) < 0) {
         base->result = -1;
         return;
     }
@@ -156,7 +196,7 @@ static void aggregate_run(struct node_job *base)
         .base = job->base,
         .rows_are_deltas = true,
         .rows = job->rows,
-        .n_rows = job->n,
+        .n_rows = job->mean ? 1 : job->n,
         .allow_bad = node->as->on_bad_update == TIERED_ALLOW_BAD,
         .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
@@ -175,6 +215,7 @@ static void aggregate_free(struct aggregate_job *job)
     }
     tiered_model_unref(job->base);
     tiered_model_unref(job->result);
+    tiered_model_unref(job->mean);
     free(job->updates);
     free(job->rows);
     free(job->decoders);
@@ -197,6 +238,7 @@ static void aggregate_done(struct node_job *base)
         tiered_model_unref(inner->aggregated);
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
+        event.num_examples = job->num_examples;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);
         event.kind = TIERED_ON_NOT_AGGREGATED;

@@ -2,6 +2,7 @@
 /* What leaf and inner node share: orders, the model at hand, the outbox. */
 #include "agents/node.h"
 
+#include "agents/member.h"
 #include "agents/ways.h"
 
 #include "core/base/log.h"
@@ -262,6 +263,36 @@ static void settle(struct node *node, const struct tiered_path *path, bool count
     node->work->settled(node, path);
 }
 
+/* A first message of a new attempt: what an older one made has masks of its own. */
+static void begin_again(struct node *node, const struct tiered_path *path)
+{
+    pthread_mutex_lock(&node->outbox_lock);
+    tiered_outbox_clear(node->outbox, path, NULL);
+    pthread_mutex_unlock(&node->outbox_lock);
+    if (tiered_path_equal(&node->delivering_path, path)) {
+        tiered_uplink_cancel_push(node->uplink);
+    }
+    if (node->train.active && tiered_path_equal(&node->train.path, path)) {
+        if (node->train.running) {
+            node->work->abandon(node, path);
+        }
+        node->train.active = false; /* it is ordered again after the phase */
+    }
+}
+
+static void take_phase(struct node *node, const struct tiered_frame *frame,
+                       const struct tiered_path *path)
+{
+    bool fresh = false;
+    if (!node->member || node->closing) {
+        return;
+    }
+    member_answer(node->member, path, frame, &fresh);
+    if (fresh) {
+        begin_again(node, path);
+    }
+}
+
 static void on_frame(void *user, const struct tiered_frame *frame)
 {
     struct node *node = user;
@@ -276,8 +307,11 @@ static void on_frame(void *user, const struct tiered_frame *frame)
     case TIERED__V1__FRAME__BODY_SETTLED:
         settle(node, &path, frame->pb->settled->counted, frame->pb->settled->reason);
         break;
+    case TIERED__V1__FRAME__BODY_PHASE:
+        take_phase(node, frame, &path);
+        break;
     default:
-        break; /* phases: no group plugin is in this version */
+        break;
     }
 }
 
@@ -365,6 +399,60 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     return result;
 }
 
+static int make_in_memory(void *user, Tiered__V1__Head *head,
+                          struct tiered_encoded **ret, struct tiered_error *err)
+{
+    (void)user;
+    return tiered_encoded_begin(head, NULL, ret, err);
+}
+
+/* What a group masks: the filters before it keep a block's values where they are. */
+static int filtered_delta(const struct deliver_job *d, struct tiered_pipe *pipe,
+                          struct tiered_encode_job *job, struct tiered_model **ret,
+                          struct tiered_error *err)
+{
+    struct tiered_layout *layout = d->update.model->layout;
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *encoded = NULL;
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *delta = NULL;
+    job->make = make_in_memory;
+    if (tiered_pipe_encode(pipe, job, &encoded, err) < 0 ||
+        tiered_encoded_seal(encoded, false, err) < 0 ||
+        !(delta = tiered_model_create_raw(layout, err))) {
+        return -1;
+    }
+    for (uint32_t i = 0; i < layout->n_blocks; i++) {
+        const struct tiered_block *block = &layout->blocks[i];
+        size_t size;
+        uint32_t crc;
+        tiered_encoded_block(encoded, i, &size, &crc);
+        if (size != block->size_bytes) {
+            return tiered_fail(err, TIERED_EINVAL,
+                               "a filter before the group changed the size of a block");
+        }
+        if (tiered_encoded_read(encoded, i, delta->data + block->offset_bytes, size,
+                                err) < 0) {
+            return -1;
+        }
+    }
+    *ret = TIERED_STEAL(delta);
+    return 0;
+}
+
+static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
+                struct tiered_encode_job *job, struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *delta = NULL;
+    if (filtered_delta(d, pipe, job, &delta, err) < 0) {
+        return -1;
+    }
+    const struct member_update update = {.layout = delta->layout,
+                                         .delta = delta->data,
+                                         .path = &d->update.path,
+                                         .base = &d->update.base->digest,
+                                         .num_examples = d->update.num_examples};
+    return member_mask(d->job.node->member, &update, &d->encoded, err);
+}
+
 /* Filters, then the outbox: nothing leaves before it stands there, durable. */
 static int deliver(struct deliver_job *d, struct tiered_error *err)
 {
@@ -379,7 +467,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
                            &pipe, err) < 0) {
         return -1;
     }
-    const struct tiered_encode_job job = {
+    struct tiered_encode_job job = {
         .data = d->update.model->data,
         .base = d->update.base->data,
         .hosting = &hosting,
@@ -387,7 +475,8 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         .make = make_outbox_entry,
         .user = d,
     };
-    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0) {
+    if ((node->member ? mask(d, pipe, &job, err)
+                      : tiered_pipe_encode(pipe, &job, &d->encoded, err)) < 0) {
         return -1;
     }
     pthread_mutex_lock(&node->outbox_lock);
@@ -509,6 +598,22 @@ int node_uses(struct agent *agent, Tiered__V1__PluginUse *const *uses, size_t n,
     return 0;
 }
 
+/* Filters, and perhaps a group as the last one. */
+static int open_uplink_pipe(struct node *node, struct tiered_error *err)
+{
+    size_t n = node->as->n_uplink;
+    if (node_uses(node->agent, node->as->uplink, n, (enum tiered_kind)0, &node->up,
+                  err) < 0) {
+        return -1;
+    }
+    node->n_up = n;
+    if (n == 0 || node->up[n - 1].loaded->plugin.kind != TIERED_GROUP) {
+        return 0;
+    }
+    node->n_up = n - 1;
+    return member_create(node, &node->up[n - 1], node->as->uniform, &node->member, err);
+}
+
 static int open_parts(struct node *node, struct tiered_error *err)
 {
     struct agent *agent = node->agent;
@@ -519,13 +624,11 @@ static int open_parts(struct node *node, struct tiered_error *err)
     }
     if (tiered_mkdirs(node->folder, 0700, err) < 0 ||
         tiered_outbox_open(outbox, &node->outbox, err) < 0 ||
-        node_uses(agent, node->as->uplink, node->as->n_uplink, TIERED_FILTER, &node->up,
-                  err) < 0 ||
+        open_uplink_pipe(node, err) < 0 ||
         node_uses(agent, node->as->downlink, node->as->n_downlink, TIERED_FILTER,
                   &node->down, err) < 0) {
         return -1;
     }
-    node->n_up = node->as->n_uplink;
     node->n_down = node->as->n_downlink;
     struct tiered_net *net;
     if (ways_net(agent, node->as->transport, node->as->insecure, &net, err) < 0) {
@@ -583,6 +686,7 @@ void node_destroy(struct node *node)
         node->work->destroy(node);
     }
     tiered_uplink_destroy(node->uplink);
+    member_destroy(node->member);
     tiered_outbox_close(node->outbox);
     pthread_mutex_destroy(&node->outbox_lock);
     tiered_model_unref(node->model);

@@ -61,6 +61,7 @@ struct node {
         outbox_lock; /* guards outbox: a worker writes it, the loop clears */
     struct tiered_use *up, *down; /* the link to the parent */
     size_t n_up, n_down;
+    struct member *member;      /* of the parent's group; NULL: there is none */
     struct tiered_model *model; /* the newest from the parent, or NULL */
     struct tiered_digest fetching;
     bool is_fetching, decoding;

@@ -17,8 +17,9 @@ int pipe_stage_failed(const struct pipe_stage *stage, struct tiered_error *err)
 static int check_kind(const struct tiered_plugin *plugin, struct tiered_error *err)
 {
     if (plugin->kind == TIERED_GROUP) {
-        return tiered_fail(err, TIERED_ENOTSUP,
-                           "'%s' is a group protocol, which is not in this version",
+        return tiered_fail(err, TIERED_EINVAL,
+                           "'%s' is a group protocol: it sums the updates of a round, "
+                           "and is no filter of one",
                            plugin->name);
     }
     if (plugin->kind != TIERED_FILTER) {

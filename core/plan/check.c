@@ -28,31 +28,85 @@ static void check_quorum(struct planner *p, struct variant *v,
     }
 }
 
-static const struct tiered_loaded *group_of(const struct variant *child)
+static const struct tiered_plugin_ref *group_of(const struct variant *child)
 {
     const struct tiered_plugin_list *uplink = &child->settings.uplink;
     for (size_t i = 0; i < uplink->n; i++) {
         const struct tiered_loaded *loaded = uplink->items[i].loaded;
         if (loaded && loaded->plugin.kind == TIERED_GROUP) {
-            return loaded;
+            return &uplink->items[i];
         }
     }
     return NULL;
 }
 
-static void check_group(struct planner *p, const struct variant *parent,
-                        const struct variant *child)
+/* A sum hides what some rules ask of single updates. */
+static void check_group_rule(struct planner *p, const struct variant *parent,
+                             const struct variant *child,
+                             const struct tiered_plugin *group)
 {
     const struct tiered_plugin_list *chain = &parent->settings.aggregate;
     const struct tiered_loaded *aggregator = chain->n ? chain->items[0].loaded : NULL;
-    const struct tiered_loaded *group = group_of(child);
-    if (group && aggregator &&
-        (aggregator->plugin.traits & TIERED_NEEDS_INDIVIDUAL_UPDATES)) {
+    if (!aggregator) {
+        return;
+    }
+    const char *by = tiered_plan_option(&chain->items[0], "weighted_by");
+    if (aggregator->plugin.traits & TIERED_NEEDS_INDIVIDUAL_UPDATES) {
         tiered_diag_error(p->diag, chain->items[0].mark,
                           "%s: '%s' needs single updates, and '%s' in the uplink of %s "
                           "hides them; fedavg works on sums",
-                          parent->label, aggregator->plugin.name, group->plugin.name,
+                          parent->label, aggregator->plugin.name, group->name,
                           child->label);
+    } else if (by && strcmp(by, "num_examples") != 0 && strcmp(by, "uniform") != 0) {
+        tiered_diag_error(
+            p->diag, chain->items[0].mark,
+            "%s: '%s' weighted by %.40s needs that of single updates, and "
+            "'%s' in the uplink of %s hides it; weigh by num_examples or "
+            "uniform",
+            parent->label, aggregator->plugin.name, by, group->name, child->label);
+    }
+}
+
+static void check_group(struct planner *p, const struct variant *parent,
+                        const struct variant *child)
+{
+    const struct tiered_plugin_ref *ref = group_of(child);
+    if (!ref) {
+        return;
+    }
+    const struct tiered_plugin *group = &ref->loaded->plugin;
+    check_group_rule(p, parent, child, group);
+    if (parent->settings.rounds.keep_late) {
+        tiered_diag_error(
+            p->diag, parent->given.marks[TIER_LATE],
+            "%s: late: next cannot keep an update that '%s' in the uplink "
+            "of %s masked for one round; leave it at drop",
+            parent->label, group->name, child->label);
+    }
+    if (parent->settings.on_bad_update != TIERED_REJECT_BAD) {
+        tiered_diag_error(p->diag, parent->given.marks[TIER_ON_BAD_UPDATE],
+                          "%s: on_bad_update can only be reject: '%s' in the uplink of "
+                          "%s hides single updates",
+                          parent->label, group->name, child->label);
+    }
+}
+
+/* Fewer members than the group asks for would fail every round. */
+static void check_group_size(struct planner *p, struct variant *v,
+                             const struct tiered_node *node,
+                             const struct variant *child)
+{
+    const struct tiered_plugin_ref *ref = group_of(child);
+    const char *text = ref ? tiered_plan_option(ref, "min_group") : NULL;
+    uint32_t sampled = tiered_rounds_sampled(&v->settings.rounds, node->n_children);
+    if (text && sampled < strtoul(text, NULL, 10)) {
+        tiered_diag_error(
+            p->diag, ref->mark,
+            "%s: '%s' has min_group %.20s, and a round of '%s' asks %u of "
+            "its %u children; lower min_group or give it more children",
+            child->label, ref->loaded->plugin.name, text, node->name, sampled,
+            node->n_children);
+        v->reported = true;
     }
 }
 
@@ -239,6 +293,7 @@ void planner_check(struct planner *p)
             v->checked_children != node->n_children) {
             v->checked_children = node->n_children;
             check_quorum(p, v, node);
+            check_group_size(p, v, node, variant_of(&w->nodes[node->first_child]));
             planner_check_rule(p, v, node->n_children);
         }
         for (uint32_t k = 0; k < node->n_children; k++) {

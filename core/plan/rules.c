@@ -7,22 +7,28 @@
 #include "core/options/options.h"
 #include "core/plan/inside.h"
 
-/* An option as the user wrote it, or its row's default; NAN for neither. */
-static double option_of(const struct tiered_plugin_ref *ref, const char *name)
+const char *tiered_plan_option(const struct tiered_plugin_ref *ref, const char *name)
 {
     const struct tiered_value *value = tiered_value_get(ref->options, name);
     if (value && value->kind == TIERED_SCALAR) {
-        return strtod(value->text, NULL);
+        return value->text;
     }
     const struct tiered_plugin *plugin = &ref->loaded->plugin;
     for (size_t i = 0; i < plugin->n_options; i++) {
         struct tiered_option row =
             tiered_option_row(plugin->options, plugin->option_size, i);
         if (strcmp(row.name, name) == 0 && row.fallback) {
-            return strtod(row.fallback, NULL);
+            return row.fallback;
         }
     }
-    return NAN;
+    return NULL;
+}
+
+/* NAN where it is not given. */
+static double option_of(const struct tiered_plugin_ref *ref, const char *name)
+{
+    const char *text = tiered_plan_option(ref, name);
+    return text ? strtod(text, NULL) : NAN;
 }
 
 static void check_trimmed_mean(struct planner *p, const struct variant *v,

@@ -15,7 +15,6 @@ const char *const tiered_absent_plugins[] = {
     "fedyogi",
     "clip",
     "gaussian",
-    "secure-sum",
     "qsgd",
     "top-k",
     "lzma",

@@ -173,6 +173,20 @@ void topology_strategy_read(struct loader *l, const char *what,
     }
 }
 
+/* The first filter before `i` that does not keep the values where they are. */
+static const struct tiered_plugin_ref *
+codec_before(const struct tiered_plugin_list *list, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        const struct tiered_loaded *loaded = list->items[k].loaded;
+        if (loaded && loaded->plugin.kind == TIERED_FILTER &&
+            !(loaded->plugin.traits & TIERED_PRIVACY)) {
+            return &list->items[k];
+        }
+    }
+    return NULL;
+}
+
 /* What plugins declare decides where they may stand in a pipe. */
 static void check_stage(struct loader *l, const char *what, bool group_allowed,
                         const struct tiered_plugin_list *list, size_t i)
@@ -188,6 +202,15 @@ static void check_stage(struct loader *l, const char *what, bool group_allowed,
         tiered_diag_error(l->diag, ref->mark,
                           "%s: '%s' sums updates on their way up; it belongs in uplink",
                           what, plugin->name);
+    } else if (plugin->kind == TIERED_GROUP && codec_before(list, i)) {
+        const struct tiered_plugin_ref *before = codec_before(list, i);
+        const struct tiered_plugin *codec = &before->loaded->plugin;
+        tiered_diag_error(
+            l->diag, before->mark,
+            "%s: '%s' is a %scodec, and '%s' behind it cannot sum what it "
+            "makes; leave '%s' out: masked updates do not compress",
+            what, codec->name, codec->traits & TIERED_LOSSY ? "lossy " : "",
+            plugin->name, codec->name);
     } else if (plugin->kind == TIERED_GROUP && i + 1 < list->n) {
         const struct tiered_loaded *next = list->items[i + 1].loaded;
         bool lossy = next && (next->plugin.traits & TIERED_LOSSY);

@@ -460,7 +460,9 @@ static void test_wrong_pipes(void **state)
     const struct tiered_use group = {&group_loaded, NULL};
     assert_int_equal(encode(&group, 1, model, NULL, true, NULL, &wrong, &err), -1);
     assert_string_equal(
-        err.text, "'secure-sum' is a group protocol, which is not in this version");
+        err.text,
+        "'secure-sum' is a group protocol: it sums the updates of a round, and "
+        "is no filter of one");
     const struct tiered_use dictionary = {zstd.loaded, "{\"dictionary\":true}"};
     assert_int_equal(encode(&dictionary, 1, model, NULL, true, NULL, &wrong, &err), -1);
     assert_int_equal(err.code, TIERED_ENOTSUP);
