@@ -18,7 +18,8 @@ struct inner_group {
     struct tiered_hosting hosting;
     char *file;               /* names the round whose shares were asked for … */
     struct tiered_path spent; /* … this one */
-    struct tiered_path path;  /* of the attempt */
+    struct tiered_path path;  /* of the attempt … */
+    uint64_t attempt;         /* … and its number */
     bool running;             /* the attempt is open */
     bool pre_closed, frozen;  /* updates may come; survivors are named */
     bool refused;             /* the machine is told that `path` cannot be */

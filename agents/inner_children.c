@@ -122,10 +122,11 @@ static void child_offer(void *user, uint32_t child, struct tiered_push *push,
     inner->offering = push;
     inner_step(inner, &event);
     if (inner->unfit && waited) { /* nothing better will come from this child */
-        struct tiered_round_event bad = inner_event(inner, TIERED_ON_BAD_UPDATE, child);
-        bad.path = event.path;
-        bad.reason = inner->unfit;
-        inner_step(inner, &bad);
+        struct tiered_round_event lost =
+            inner_event(inner, TIERED_ON_PHASE_LOST, child);
+        lost.path = event.path;
+        lost.reason = inner->unfit;
+        inner_step(inner, &lost);
     }
     inner->unfit = NULL;
     push = TIERED_STEAL(inner->offering);

@@ -166,17 +166,19 @@ static int begin(struct inner_group *g, struct tiered_error *err)
 }
 
 /* The first message of a round. False: there will be none. */
-static bool enter(struct inner_group *g, const struct tiered_path *path)
+static bool enter(struct inner_group *g, const struct tiered_path *path,
+                  uint64_t attempt)
 {
     struct tiered_error err;
-    if (g->running && tiered_path_equal(&g->path, path)) {
+    if (g->running && g->attempt == attempt) {
         return true;
     }
-    if (g->refused && tiered_path_equal(&g->path, path)) {
+    if (g->refused && g->attempt == attempt) {
         return false; /* told already, in this very step */
     }
     stop(g);
     g->path = *path;
+    g->attempt = attempt;
     g->refused = tiered_path_equal(&g->spent, path);
     if (g->refused) {
         inner_log(g->inner, TIERED_LOG_WARN,
@@ -241,10 +243,10 @@ void inner_group_ask(struct inner_group *g, const struct tiered_round_action *a)
     struct tiered_error err;
     size_t size = 0;
     bool first = a->phase == 1 && a->step == 1;
-    if (first && !enter(g, &a->path)) {
+    if (first && !enter(g, &a->path, a->update)) {
         return;
     }
-    if (!g->running || !tiered_path_equal(&g->path, &a->path)) {
+    if (!g->running || g->attempt != a->update) {
         return; /* the attempt failed in this very step */
     }
     if (a->phase == 2 && !g->frozen && freeze(g, &err) < 0) {
@@ -295,7 +297,10 @@ void inner_group_frame(struct inner_group *g, uint32_t child,
     event.path = *path;
     event.phase = phase->phase;
     event.step = phase->step;
-    if (phase->reason[0]) {
+    if (phase->lost) {
+        event.kind = TIERED_ON_PHASE_LOST;
+        event.reason = phase->reason[0] ? phase->reason : NULL;
+    } else if (phase->reason[0]) {
         event.kind = TIERED_ON_PHASE_BAD;
         event.reason = phase->reason;
     } else if (g->ops->aggregator_receive(

@@ -111,26 +111,31 @@ static int remember(struct member *m, const struct tiered_path *path,
     return 0;
 }
 
+/* Rounds only go forward: an older one than that which was revealed is over too. */
+static bool is_spent(const struct member *m, const struct tiered_path *path)
+{
+    return m->spent.depth > 0 && tiered_path_compare(path, &m->spent) <= 0;
+}
+
 /* The round of the message is the open attempt's; a first message may open one. */
 static int enter(struct member *m, const struct tiered_path *path, uint32_t step,
-                 struct tiered_error *err)
+                 bool *ret_lost, struct tiered_error *err)
 {
     char text[192];
     tiered_path_text(path, text);
     if (tiered_path_equal(&m->path, path)) {
         return 0;
     }
-    if (step != 1) {
+    *ret_lost = step != 1;
+    if (*ret_lost) {
         return tiered_fail(err, TIERED_ESTATE,
                            "this node has no keys of round %.64s: it was started again",
                            text);
     }
     tiered_hosting_init(&m->hosting, m->node->hosting.run_seed, m->plugin->name,
                         m->node->as->tier, m->node->as->node, text);
-    const struct tiered_group_round round = {.size = sizeof(round),
-                                             .host = &m->hosting.host,
-                                             .spent =
-                                                 tiered_path_equal(&m->spent, path)};
+    const struct tiered_group_round round = {
+        .size = sizeof(round), .host = &m->hosting.host, .spent = is_spent(m, path)};
     if (m->ops->member_begin(m->state, &round, err) < 0) {
         m->path = (struct tiered_path){0};
         return -1;
@@ -156,10 +161,11 @@ static int step_of(const struct member *m, const Tiered__V1__Phase *phase,
 /* Under the lock. */
 static int answer(struct member *m, const struct tiered_path *path,
                   const struct tiered_frame *frame, uint8_t *out, size_t *ret_size,
-                  bool *ret_fresh, struct tiered_error *err)
+                  bool *ret_fresh, bool *ret_lost, struct tiered_error *err)
 {
     uint32_t step = 0;
-    if (step_of(m, frame->pb->phase, &step, err) < 0 || enter(m, path, step, err) < 0) {
+    if (step_of(m, frame->pb->phase, &step, err) < 0 ||
+        enter(m, path, step, ret_lost, err) < 0) {
         return -1;
     }
     if (m->ops->member_step(m->state, step, frame->body_data, frame->body_size, out,
@@ -177,13 +183,14 @@ static int answer(struct member *m, const struct tiered_path *path,
 
 static void send_answer(struct member *m, const struct tiered_path *path,
                         const Tiered__V1__Phase *asked, const uint8_t *data,
-                        size_t size, const struct tiered_error *err)
+                        size_t size, bool lost, const struct tiered_error *err)
 {
     Tiered__V1__Phase phase = TIERED__V1__PHASE__INIT;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;
     char reason[TIERED_LINK_TEXT + 1];
     phase.phase = asked->phase;
     phase.step = asked->step;
+    phase.lost = lost;
     if (err) {
         const struct tiered_log_context where = {.tier = m->node->as->tier,
                                                  .node = m->node->as->node};
@@ -210,12 +217,29 @@ void member_answer(struct member *m, const struct tiered_path *path,
     }
     *ret_fresh = false;
     pthread_mutex_lock(&m->lock);
-    int result = answer(m, path, frame, out, &size, ret_fresh, &err);
+    bool lost = false;
+    int result = answer(m, path, frame, out, &size, ret_fresh, &lost, &err);
     pthread_mutex_unlock(&m->lock);
     if (result == 0 && phase->phase == 2) {
         result = remember(m, path, &err);
     }
-    send_answer(m, path, phase, out, size, result < 0 ? &err : NULL);
+    send_answer(m, path, phase, out, size, lost, result < 0 ? &err : NULL);
+}
+
+bool member_ready(struct member *m, const struct tiered_path *path)
+{
+    pthread_mutex_lock(&m->lock);
+    bool ready = tiered_path_equal(&m->path, path);
+    pthread_mutex_unlock(&m->lock);
+    if (!ready) {
+        Tiered__V1__Phase asked = TIERED__V1__PHASE__INIT;
+        struct tiered_error err;
+        asked.phase = 1;
+        tiered_fail(&err, TIERED_ESTATE,
+                    "this node has no keys of the round: it was started again");
+        send_answer(m, path, &asked, NULL, 0, true, &err);
+    }
+    return ready;
 }
 
 /* ---- masks ---- */

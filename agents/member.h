@@ -26,6 +26,10 @@ void member_destroy(struct member *member);
 void member_answer(struct member *member, const struct tiered_path *path,
                    const struct tiered_frame *frame, bool *ret_fresh);
 
+/** Ordered to train for this round: does it have the keys to mask with? If not, the
+    parent is told. */
+bool member_ready(struct member *member, const struct tiered_path *path);
+
 /** A delta, a buffer as `layout` says, masked into the outbox. */
 struct member_update {
     struct tiered_layout *layout;

@@ -99,6 +99,7 @@ struct tiered_round {
     bool deadline_passed;   /* of the open round or phase step */
     bool no_result;         /* being committed without a contribution */
     uint32_t step;          /* of the open phase, from 1 */
+    uint64_t attempt;       /* at the phases of a round: its number */
     char failure[256];
 
     struct tiered_counted *counted, *committed, *answered;
@@ -158,6 +159,8 @@ void round_on_stop(struct tiered_round *r);
 void round_go_on(struct tiered_round *r); /* next round, or deliver */
 void round_abandon(struct tiered_round *r, const char *why);
 void round_fail(struct tiered_round *r, const char *reason);
+/* The open round from its beginning: nothing that was stored for it counts. */
+void round_begin_again(struct tiered_round *r, const char *reason);
 bool round_has_pending(const struct tiered_round *r);
 void round_begin_pending(struct tiered_round *r);
 bool round_is_running(const struct tiered_round *r); /* a turn, not yet delivered */
@@ -195,6 +198,8 @@ void round_check_phase(struct tiered_round *r);
 void round_order_phase(struct tiered_round *r, uint32_t child);
 void round_on_phase(struct tiered_round *r, const struct tiered_round_event *event);
 void round_on_phase_bad(struct tiered_round *r, const struct tiered_round_event *event);
+void round_on_phase_lost(struct tiered_round *r,
+                         const struct tiered_round_event *event);
 void round_on_phase_failed(struct tiered_round *r,
                            const struct tiered_round_event *event);
 const struct tiered_phase_rules *round_phase_rules(const struct tiered_round *r);

@@ -36,6 +36,7 @@ void round_order_phase(struct tiered_round *r, uint32_t child)
         round_act_child(r, TIERED_DO_PHASE, child, &r->path);
     action->phase = r->state == ROUND_PRE ? 1 : 2;
     action->step = r->step;
+    action->update = r->attempt;
 }
 
 static void begin_step(struct tiered_round *r, uint32_t step)
@@ -59,6 +60,7 @@ static void begin_step(struct tiered_round *r, uint32_t step)
 void round_begin_phase(struct tiered_round *r, enum round_state phase)
 {
     r->state = phase;
+    r->attempt += phase == ROUND_PRE;
     begin_step(r, 1);
 }
 
@@ -116,13 +118,14 @@ void round_check_phase(struct tiered_round *r)
     uint32_t at_work = round_phase_count(r, LINK_READY, false);
     uint32_t lost = round_phase_count(r, LINK_LOST, false);
     uint32_t needed = round_share_up(rules->quorum, r->n_sampled);
-    if (answered + at_work + lost < needed && r->state == ROUND_PRE) {
+    bool unreachable = answered + at_work + lost < needed;
+    if (unreachable && r->state == ROUND_PRE) {
         round_fail_quorum(r, "messages", answered, at_work + lost, needed);
         return;
     }
     bool no_more = rules->deadline_ms == 0 && rules->quorum < 1 && at_work == 0;
-    if (at_work + lost == 0 || answered + at_work + lost < needed ||
-        (answered >= needed && (r->deadline_passed || no_more))) {
+    if (at_work + lost == 0 ||
+        ((answered >= needed || unreachable) && (r->deadline_passed || no_more))) {
         close_step(r);
     }
 }
@@ -150,6 +153,58 @@ void round_on_phase_bad(struct tiered_round *r, const struct tiered_round_event 
     }
     round_set_member(r, event->child, pre ? MEMBER_MISSED : MEMBER_DROPPED);
     round_check_phase(r);
+}
+
+/* What this child was to the round, it is no more. False: it was nothing. */
+static bool part_from(struct tiered_round *r, uint32_t child)
+{
+    struct round_child *c = &r->children[child];
+    bool stored = c->member == MEMBER_IN;
+    if (r->state == ROUND_PRE && (stored || c->member == MEMBER_WAITED)) {
+        if (stored) {
+            round_drop_stored(r, child, "it missed the pre phase");
+        }
+        round_set_member(r, child, MEMBER_MISSED);
+    } else if (r->state == ROUND_COLLECTING && c->member == MEMBER_WAITED) {
+        round_set_member(r, child, MEMBER_MISSED);
+    } else if (r->state == ROUND_POST && stored && !c->answered) {
+        round_set_member(r, child, MEMBER_DROPPED);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* Who may still be in this round. */
+static uint32_t possible(const struct tiered_round *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->config.n_children; i++) {
+        const struct round_child *c = &r->children[i];
+        n += c->member == MEMBER_IN ||
+             (c->member == MEMBER_WAITED && (c->link != LINK_GONE || c->answered));
+    }
+    return n;
+}
+
+void round_on_phase_lost(struct tiered_round *r, const struct tiered_round_event *event)
+{
+    char name[64];
+    if (!tiered_path_equal(&event->path, &r->path) || !part_from(r, event->child)) {
+        return;
+    }
+    const char *reason = event->reason ? event->reason : "it was started again";
+    round_warn(r, "%s is out of the open attempt: %.150s",
+               round_child_name(r, event->child, name), reason);
+    if (r->state == ROUND_POST) {
+        round_check_phase(r);
+    } else if (possible(r) < round_needed(r)) {
+        round_begin_again(r, reason);
+    } else if (r->state == ROUND_PRE) {
+        round_check_phase(r);
+    } else {
+        round_check_collecting(r);
+    }
 }
 
 void round_on_phase_failed(struct tiered_round *r,

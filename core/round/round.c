@@ -262,6 +262,8 @@ static void take(struct tiered_round *r, const struct tiered_round_event *event)
         return round_on_phase(r, event);
     case TIERED_ON_PHASE_BAD:
         return round_on_phase_bad(r, event);
+    case TIERED_ON_PHASE_LOST:
+        return round_on_phase_lost(r, event);
     case TIERED_ON_PHASE_FAILED:
         return round_on_phase_failed(r, event);
     case TIERED_ON_AGGREGATED:

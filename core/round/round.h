@@ -48,9 +48,9 @@
  * does its last evaluation again) waits for the turn, whose update is wanted still.
  *
  *  - who misses a step of the pre phase is out of the round; who misses one of the post
- *    phase is a dropout, and its update stays. A post phase that falls below its quorum
- *    closes all the same: what it revealed cannot be taken back, and the driver says
- *    whether there is a result.
+ *    phase is a dropout, and its update stays. A post phase that cannot reach its
+ * quorum closes all the same: what it revealed cannot be taken back, and the driver
+ * says whether there is a result.
  *
  * Every TIERED_ON_OFFER is answered within its step by exactly one of RECEIVE, ACCEPT,
  * REFUSE or SETTLE for that child and path. Updates stay the driver's: it frees one at
@@ -107,12 +107,7 @@ enum tiered_round_event_kind {
        its order. With `update`, a stored one, while aggregating: the driver gave the
        aggregation up because of it, and is told to AGGREGATE again without it */
     TIERED_ON_BAD_UPDATE,
-    TIERED_ON_PHASE, /* child, path, phase, step: its message arrived */
-    /* child, path, phase, step, reason: its message was refused, or it cannot answer:
-       it misses this step */
-    TIERED_ON_PHASE_BAD,
-    TIERED_ON_PHASE_FAILED,   /* path, reason: its phases cannot go on; the turn fails,
-                                 and its round begins anew when it is started again */
+    TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
     TIERED_ON_AGGREGATED,     /* base: digest of the new model; num_examples: of the sum
                                  of a group, whose updates show none; else 0 */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays.
@@ -124,6 +119,16 @@ enum tiered_round_event_kind {
     TIERED_ON_TIMER,          /* timer, timer_id as they were set */
     TIERED_ON_DELIVERED,      /* the parent settled our delivery of `path` */
     TIERED_ON_STOP,           /* the run is over */
+    /* child, path, phase, step, reason: its message was refused, or it cannot answer:
+       it misses this step */
+    TIERED_ON_PHASE_BAD,
+    /* child, path, reason: it was started again and has no part in the open attempt. If
+       its round cannot reach its quorum without it, the round begins anew, unless its
+       post phase has */
+    TIERED_ON_PHASE_LOST,
+    /* path, reason: its phases cannot go on; the turn fails, and its round begins anew
+       when it is started again */
+    TIERED_ON_PHASE_FAILED,
 };
 
 enum tiered_round_timer {
@@ -157,7 +162,9 @@ enum tiered_round_action_kind {
     TIERED_DO_SETTLE, /* child, path, counted, reason: the child may clear its outbox */
     TIERED_DO_DROP_UPDATE,  /* update, reason: free the stored update (late, duplicate)
                              */
-    TIERED_DO_PHASE,        /* child, path, phase, step: send it its message */
+    TIERED_DO_PHASE,        /* child, path, phase, step: send it its message; update:
+                               the number of the attempt, new each time that a round
+                               begins */
     TIERED_DO_PHASE_CLOSED, /* path, phase, step: all that counts is in; updates[]: the
                                children that answered */
     TIERED_DO_SET_TIMER,    /* timer, timer_id, after_ms; a later one replaces it */

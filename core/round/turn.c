@@ -178,6 +178,15 @@ static void discard_round(struct tiered_round *r, const char *reason)
     r->path = (struct tiered_path){0};
 }
 
+void round_begin_again(struct tiered_round *r, const char *reason)
+{
+    char path[192];
+    tiered_path_text(&r->path, path);
+    round_warn(r, "round %.64s begins anew: %.150s", path, reason);
+    discard_round(r, "its round begins anew");
+    open_round(r);
+}
+
 /* Leaves the machine idle. A turn that was delivered is over, not abandoned. */
 void round_abandon(struct tiered_round *r, const char *why)
 {

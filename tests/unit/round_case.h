@@ -225,6 +225,35 @@ static inline const char *message(uint32_t child, const char *path, uint32_t pha
     return FEED(.kind = TIERED_ON_PHASE, .child = child, .path = case_path(path),
                 .phase = phase, .step = step);
 }
+static inline const char *bad_message(uint32_t child, const char *path, uint32_t phase,
+                                      uint32_t step)
+{
+    return FEED(.kind = TIERED_ON_PHASE_BAD, .child = child, .path = case_path(path),
+                .phase = phase, .step = step, .reason = "forged");
+}
+
+static inline const char *lost_keys(uint32_t child, const char *path)
+{
+    return FEED(.kind = TIERED_ON_PHASE_LOST, .child = child, .path = case_path(path));
+}
+
+static inline const char *phase_failed(const char *path)
+{
+    return FEED(.kind = TIERED_ON_PHASE_FAILED, .path = case_path(path),
+                .reason = "too few");
+}
+
+static inline const char *aggregated_group(char model, uint64_t num_examples)
+{
+    return FEED(.kind = TIERED_ON_AGGREGATED, .base = case_model(model),
+                .num_examples = num_examples);
+}
+
+static inline const char *not_aggregated_early(const char *path)
+{
+    return FEED(.kind = TIERED_ON_NOT_AGGREGATED, .path = case_path(path));
+}
+
 static inline const char *aggregated(char model)
 {
     return FEED(.kind = TIERED_ON_AGGREGATED, .base = case_model(model));

@@ -281,6 +281,112 @@ static void test_phase_without_quorum_fails(void **state)
                 "gone: child 1, child 2)");
 }
 
+static void test_bad_messages(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(4);
+    config.post.quorum = 1;
+    begin_ready(&config);
+    start("1", 'A');
+    IS(bad_message(3, "1.1", 1, 2), ""); /* of a step that is not open */
+    IS(bad_message(3, "1.2", 1, 1), "");
+    message(0, "1.1", 1, 1);
+    IS(bad_message(0, "1.1", 1, 1), ""); /* it has answered */
+    IS(bad_message(3, "1.1", 1, 1),
+       "WARN (child 3 is out of step 1 of the pre phase: forged)");
+    message(1, "1.1", 1, 1);
+    IS(message(2, "1.1", 1, 1),
+       "CLEAR half; CLEAR phase; CLOSED 1.1 [0:0 1:0 2:0]; SET half 50; SET phase 100; "
+       "PHASE 0 1.1 1.2; PHASE 1 1.1 1.2; PHASE 2 1.1 1.2");
+    for (uint32_t i = 0; i < 3; i++) {
+        message(i, "1.1", 1, 2);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        update(i, "1.1", 'A', i + 1, 1);
+    }
+    message(0, "1.1", 2, 1);
+    message(1, "1.1", 2, 1);
+    /* below the post phase's quorum: it closes all the same */
+    IS(bad_message(2, "1.1", 2, 1), "WARN (child 2 is out of step 1 of the post phase: "
+                                    "forged); CLOSED 2.1 [0:1 1:2]; "
+                                    "AGGREGATE 1.1 A [0:1 1:2 2:3]");
+}
+
+static void test_phases_that_cannot_go_on(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    begin_ready(&config);
+    start("1", 'A');
+    IS(phase_failed("1.2"), "");
+    IS(phase_failed("1.1"), "CLEAR half; CLEAR phase; FAIL '1' (too few)");
+    IS(start("1", 'A'),
+       "SET half 50; SET phase 100; PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; PHASE 2 1.1 1.1");
+}
+
+static void test_a_round_that_cannot_be_repeated(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    begin_ready(&config);
+    start("1", 'A');
+    IS(not_aggregated_early("1.2"), "");
+    IS(not_aggregated(), ""); /* nothing is being aggregated */
+    IS(not_aggregated_early("1.1"),
+       "CLEAR half; CLEAR phase; WARN (round 1.1 has no result: the model stays as it "
+       "is); COMMIT 1.1 A n=0 []");
+}
+
+/* Who was started again has no keys: the round goes on without it, or begins anew. */
+static void test_lost_keys(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = phased(3);
+    config.pre = (struct tiered_phase_rules){1, 0.6, 0};
+    config.quorum = 0.6;
+    begin_ready(&config);
+    IS(start("1", 'A'), "PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; PHASE 2 1.1 1.1");
+    message(0, "1.1", 1, 1);
+    message(1, "1.1", 1, 1);
+    IS(lost_keys(2, "1.1"),
+       "WARN (child 2 is out of the open attempt: it was started again); CLOSED 1.1 "
+       "[0:0 1:0]; ORDER 0 1.1 A; ORDER 1 1.1 A");
+    update(0, "1.1", 'A', 1, 1);
+    IS(lost_keys(2, "1.1"), "");
+    IS(lost_keys(0, "1.1"), ""); /* its update is here */
+    IS(lost_keys(1, "1.1"),
+       "WARN (child 1 is out of the open attempt: it was started again); WARN (round "
+       "1.1 begins anew: it was started again); DROP 1 (its round begins anew); SETTLE "
+       "0 1.1 not (its round begins anew); PHASE 0 1.1 1.1; PHASE 1 1.1 1.1; PHASE 2 "
+       "1.1 "
+       "1.1");
+    for (uint32_t i = 0; i < 3; i++) {
+        message(i, "1.1", 1, 1);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        update(i, "1.1", 'A', i + 2, 1);
+    }
+    IS(lost_keys(1, "1.1"),
+       "WARN (child 1 is out of the open attempt: it was started again)");
+    message(0, "1.1", 2, 1);
+    IS(message(2, "1.1", 2, 1), "CLOSED 2.1 [0:2 2:4]; AGGREGATE 1.1 A [0:2 1:3 2:4]");
+}
+
+static void test_examples_of_a_group(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(2);
+    config.rounds_per_parent = 2;
+    begin_ready(&config);
+    start("1", 'A');
+    FEED(.kind = TIERED_ON_UPDATE, .child = 0, .path = case_path("1.1"),
+         .base = case_model('A'), .update = 1);
+    FEED(.kind = TIERED_ON_UPDATE, .child = 1, .path = case_path("1.1"),
+         .base = case_model('A'), .update = 2);
+    IS(aggregated_group('B', 90), "COMMIT 1.1 B n=90 [0:1 1:2]");
+    assert_non_null(strstr(committed(), "n=90"));
+}
+
 static void test_readiness(void **state)
 {
     (void)state;
@@ -348,6 +454,11 @@ int main(void)
         cmocka_unit_test(test_phases),
         cmocka_unit_test(test_post_dropout_stays_in_the_sum),
         cmocka_unit_test(test_phase_without_quorum_fails),
+        cmocka_unit_test(test_bad_messages),
+        cmocka_unit_test(test_phases_that_cannot_go_on),
+        cmocka_unit_test(test_a_round_that_cannot_be_repeated),
+        cmocka_unit_test(test_lost_keys),
+        cmocka_unit_test(test_examples_of_a_group),
         cmocka_unit_test(test_readiness),
         cmocka_unit_test(test_stop),
     };

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""secure-sum in real runs: the same model as fedavg's, members and aggregators that die,
+groups that are too small."""
+import os
+import signal
+import struct
+import subprocess
+import time
+
+from up import BIN, living_pid, main, read_safetensors, up
+
+TOPOLOGY = """
+tiered: 1
+name: secure
+run: {rounds: %(rounds)d, seed: 11, evaluate: {every: 1}}
+tiers:
+  - name: cloud
+    aggregate: [%(aggregate)s]
+    rounds: {quorum: %(quorum)s}
+  - name: leaf
+    fan_out: 6
+    trainer: {test-trainer: {parameters: 30000, delay_ms: %(delay)d}}
+    uplink: [%(uplink)s]
+nodes: {leaf-2: {trainer: {test-trainer: {parameters: 30000, delay_ms: %(delay)d, num_examples: 40}}}%(nodes)s}
+"""
+
+
+def topology(place, **more):
+    keys = {"rounds": 3, "aggregate": "fedavg", "quorum": "100%", "delay": 0,
+            "uplink": "secure-sum", "nodes": ""}
+    keys.update(more)
+    return place.topology(TOPOLOGY % keys)
+
+
+def floats(run):
+    _, tensors = read_safetensors(run.end["model"])
+    return struct.unpack("<%df" % (len(tensors["w"]) // 4), tensors["w"])
+
+
+def distance(a, b):
+    return max(abs(x - y) for x, y in zip(floats(a), floats(b)))
+
+
+def the_model_is_that_of_fedavg(place):
+    plain = up(place, topology(place, uplink=""))
+    # with weights up to 1000 and 32 bits the step is 2^-15 of a value of weight 1; six of
+    # them over a weight of 90, three times, and the steps train on what came before
+    for uplink, most in (("secure-sum", 1e-5), ("{secure-sum: {bits: 64}}", 1e-6),
+                         ("{secure-sum: {neighbours: 4, max_weight: 100}}", 1e-5)):
+        run = up(place, topology(place, uplink=uplink))
+        assert run.code == 0, run.stderr
+        assert distance(run, plain) < most, distance(run, plain)
+        for e in run.of("round_committed"):
+            assert e["contributions"] == 6 and e["num_examples"] == 5 * 10 + 40, e
+        assert [e["metrics"]["accuracy"] for e in run.of("round_committed")]
+
+
+def uniform_counts_every_update_once(place):
+    plain = up(place, topology(place, uplink="", aggregate="{fedavg: {weighted_by: uniform}}"))
+    run = up(place, topology(place, aggregate="{fedavg: {weighted_by: uniform}}"))
+    assert distance(run, plain) < 5e-4, distance(run, plain)
+    assert run.of("round_committed")[0]["num_examples"] == 90
+
+
+def optimizers_take_the_mean(place):
+    chain = "fedavg, {fedadam: {lr: 0.01}}"
+    plain = up(place, topology(place, uplink="", aggregate=chain))
+    run = up(place, topology(place, aggregate=chain, uplink="{secure-sum: {bits: 64}}"))
+    assert distance(run, plain) < 1e-4, distance(run, plain)
+
+
+def the_same_seed_gives_the_same_bits(place):
+    digests = {up(place, topology(place)).model_digest() for _ in range(2)}
+    assert len(digests) == 1
+
+
+def no_child_tells_its_examples(place):
+    run = up(place, topology(place))
+    for e in run.of("contributions"):
+        assert [c["num_examples"] for c in e["counted"]] == [0] * 6, e
+
+
+def groups_at_two_tiers(place):
+    run = up(place, place.topology("""
+tiered: 1
+name: secure
+run: {rounds: 2, seed: 3}
+tiers:
+  - {name: cloud, aggregate: [fedavg]}
+  - {name: fog, fan_out: 3, aggregate: [fedavg], uplink: [secure-sum], rounds: {per_parent_round: 2}}
+  - {name: leaf, fan_out: 3, trainer: {test-trainer: {parameters: 500}}, uplink: [secure-sum]}
+"""))
+    assert run.code == 0, run.stderr
+    assert [e["num_examples"] for e in run.of("round_committed", tier="cloud")] == [180, 180]
+    assert len(run.of("round_committed", tier="fog")) == 3 * 2 * 2
+
+
+def kill(place, victim, process, killed):
+    pid = living_pid(place, victim)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+
+def a_killed_leaf_is_a_dropout(place):
+    killed = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["round"] in (1, 3):
+            kill(place, "leaf-4", process, killed)  # the next round is about to open
+
+    run = up(place, topology(place, rounds=6, quorum="60%", delay=150), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert killed
+    rounds = run.of("round_committed")
+    assert len(rounds) == 6
+    for e in rounds:  # leaf-2 has 40 examples; at 60 % a round may go without anybody
+        assert e["contributions"] >= 4, e
+        assert e["num_examples"] in (10 * e["contributions"], 10 * e["contributions"] + 30), e
+
+
+def at_full_quorum_a_killed_leaf_is_waited_for(place):
+    """It has lost its keys, so the round begins anew with it: nothing was revealed yet."""
+    killed = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["round"] in (1, 3):
+            time.sleep(0.1)  # the next round has begun, and they train
+            kill(place, "leaf-4", process, killed)
+
+    run = up(place, topology(place, rounds=5, delay=300), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert killed
+    assert [(e["contributions"], e["num_examples"]) for e in run.of("round_committed")] == [
+        (6, 90)] * 5, run.of("round_committed")
+    assert "begins anew" in run.logs()
+
+
+def state_file(run_dir, node, name):
+    return os.path.join(run_dir, "agents", node, node, name + "-" + os.path.basename(run_dir))
+
+
+def a_round_whose_shares_were_told_is_not_repeated(place):
+    """As an aggregator finds it that died after it asked for shares."""
+    started, done = [], []
+
+    def on_event(process, event):
+        if event["event"] == "run_started":
+            started.append(event["dir"])
+        if event["event"] == "round_committed" and event["round"] == 1 and not done:
+            time.sleep(0.1)  # round 2 is being trained
+            pid = living_pid(place, "cloud-0")
+            os.kill(pid, signal.SIGSTOP)
+            with open(state_file(started[0], "cloud-0", "summed"), "w") as f:
+                f.write("2")
+            os.kill(pid, signal.SIGKILL)
+            done.append(pid)
+
+    run = up(place, topology(place, rounds=4, delay=400), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert done
+    assert [e["contributions"] for e in run.of("round_committed")] == [6, 0, 6, 6]
+    assert "it cannot be repeated" in run.logs()
+
+
+def a_member_joins_no_second_attempt(place):
+    """As a leaf finds it that died after it revealed its shares."""
+    started, done = [], []
+
+    def on_event(process, event):
+        if event["event"] == "run_started":
+            started.append(event["dir"])
+        if event["event"] == "round_committed" and event["round"] == 1 and not done:
+            time.sleep(0.1)
+            pid = living_pid(place, "leaf-5")
+            os.kill(pid, signal.SIGSTOP)
+            with open(state_file(started[0], "leaf-5", "revealed"), "w") as f:
+                f.write("2")
+            os.kill(pid, signal.SIGKILL)
+            kill(place, "cloud-0", process, done)  # and begins round 2 anew
+
+    run = up(place, topology(place, rounds=4, quorum="60%", delay=400), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert done
+    rounds = {e["round"]: e["contributions"] for e in run.of("round_committed")}
+    assert set(rounds) == {1, 2, 3, 4} and rounds[2] <= 5, rounds
+
+
+def a_killed_aggregator_goes_on(place):
+    """Before shares are told the round is repeated; after, it is left without a result."""
+    killed = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["round"] in (1, 2, 4):
+            kill(place, "cloud-0", process, killed)
+
+    run = up(place, topology(place, rounds=6, delay=20), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert killed
+    rounds = run.of("round_committed")
+    assert [e["round"] for e in rounds] == [1, 2, 3, 4, 5, 6], rounds
+    for e in rounds:
+        assert e["contributions"] in (0, 6), e
+        assert e["num_examples"] == (90 if e["contributions"] else 0), e
+
+
+def below_the_threshold_the_run_says_why(place):
+    fail = "{trainer: {test-trainer: {parameters: 30000, behaviour: fail}}}"
+    nodes = ", leaf-3: %s, leaf-4: %s, leaf-5: %s" % (fail, fail, fail)
+    run = up(place, topology(place, quorum="50%", nodes=nodes))
+    assert run.code == 1
+    assert "3 of 6 members are left; 4 are needed" in run.stderr, run.stderr
+    assert "nothing was summed" in run.stderr
+    assert not run.of("round_committed")
+
+
+def validate(place, text):
+    path = place.topology(text)
+    done = subprocess.run([os.path.join(BIN, "tiered"), "validate", path], text=True,
+                          stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env={**os.environ, "TIERED_PLUGINS": place.plugins})
+    return done.returncode, done.stderr
+
+
+def validate_names_both_sides_and_the_cure(place):
+    text = """
+tiered: 1
+name: secure
+tiers:
+  - {name: cloud, aggregate: [%s], rounds: {%s}, on_bad_update: %s}
+  - {name: leaf, fan_out: %d, trainer: {test-trainer: {}}, uplink: [%s]}
+"""
+    for cells, said in (
+            (("fedavg", "", "reject", 6, "secure-sum"), None),
+            (("median", "", "reject", 6, "secure-sum"),
+             "'median' needs single updates, and 'secure-sum'"),
+            (("{fedavg: {weighted_by: local_steps}}", "", "reject", 6, "secure-sum"),
+             "weigh by num_examples or uniform"),
+            (("fedavg", "late: next", "reject", 6, "secure-sum"), "leave it at drop"),
+            (("fedavg", "", "exclude", 6, "secure-sum"), "on_bad_update can only be reject"),
+            (("fedavg", "", "reject", 2, "secure-sum"), "min_group 3"),
+            (("fedavg", "", "reject", 4, "{secure-sum: {min_group: 5}}"), "min_group 5"),
+            (("fedavg", "", "reject", 6, "zstd, secure-sum"),
+             "'zstd' is a codec, and 'secure-sum' behind it"),
+            (("fedavg", "", "reject", 6, "secure-sum, zstd"), "put 'secure-sum' last")):
+        code, stderr = validate(place, text % cells)
+        assert code == (1 if said else 0), (cells, stderr)
+        assert said is None or said in stderr, (cells, stderr)
+
+
+if __name__ == "__main__":
+    main([
+        the_model_is_that_of_fedavg,
+        uniform_counts_every_update_once,
+        optimizers_take_the_mean,
+        the_same_seed_gives_the_same_bits,
+        no_child_tells_its_examples,
+        groups_at_two_tiers,
+        a_killed_leaf_is_a_dropout,
+        at_full_quorum_a_killed_leaf_is_waited_for,
+        a_round_whose_shares_were_told_is_not_repeated,
+        a_member_joins_no_second_attempt,
+        a_killed_aggregator_goes_on,
+        below_the_threshold_the_run_says_why,
+        validate_names_both_sides_and_the_cure,
+    ])
