@@ -10,19 +10,20 @@ struct summing {
     struct tiered_model *delta;
 };
 
-static void add(uint32_t word_bytes, void *sum, const void *words, size_t n)
+/* A block that is borrowed may lie at any byte. */
+static void add(uint32_t word_bytes, void *sum, const uint8_t *words, size_t n)
 {
     if (word_bytes == 4) {
-        uint32_t *to = sum;
-        const uint32_t *from = words;
+        uint32_t *to = sum, word;
         for (size_t i = 0; i < n; i++) {
-            to[i] += from[i];
+            memcpy(&word, words + i * sizeof(word), sizeof(word));
+            to[i] += word;
         }
     } else {
-        uint64_t *to = sum;
-        const uint64_t *from = words;
+        uint64_t *to = sum, word;
         for (size_t i = 0; i < n; i++) {
-            to[i] += from[i];
+            memcpy(&word, words + i * sizeof(word), sizeof(word));
+            to[i] += word;
         }
     }
 }

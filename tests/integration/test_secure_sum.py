@@ -19,9 +19,9 @@ tiers:
     rounds: {quorum: %(quorum)s}
   - name: leaf
     fan_out: 6
-    trainer: {test-trainer: {parameters: 30000, delay_ms: %(delay)d}}
+    trainer: {test-trainer: {parameters: 30001, delay_ms: %(delay)d}}
     uplink: [%(uplink)s]
-nodes: {leaf-2: {trainer: {test-trainer: {parameters: 30000, delay_ms: %(delay)d, num_examples: 40}}}%(nodes)s}
+nodes: {leaf-2: {trainer: {test-trainer: {parameters: 30001, delay_ms: %(delay)d, num_examples: 40}}}%(nodes)s}
 """
 
 
@@ -205,7 +205,7 @@ def a_killed_aggregator_goes_on(place):
 
 
 def below_the_threshold_the_run_says_why(place):
-    fail = "{trainer: {test-trainer: {parameters: 30000, behaviour: fail}}}"
+    fail = "{trainer: {test-trainer: {parameters: 30001, behaviour: fail}}}"
     nodes = ", leaf-3: %s, leaf-4: %s, leaf-5: %s" % (fail, fail, fail)
     run = up(place, topology(place, quorum="50%", nodes=nodes))
     assert run.code == 1
