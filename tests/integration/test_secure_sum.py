@@ -2,12 +2,13 @@
 """secure-sum in real runs: the same model as fedavg's, members and aggregators that die,
 groups that are too small."""
 import os
+import re
 import signal
 import struct
 import subprocess
 import time
 
-from up import BIN, living_pid, main, read_safetensors, up
+from up import BIN, TEST_PLUGINS, living_pid, main, read_safetensors, up
 
 TOPOLOGY = """
 tiered: 1
@@ -67,6 +68,41 @@ def optimizers_take_the_mean(place):
     plain = up(place, topology(place, uplink="", aggregate=chain))
     run = up(place, topology(place, aggregate=chain, uplink="{secure-sum: {bits: 64}}"))
     assert distance(run, plain) < 1e-4, distance(run, plain)
+
+
+def filters_before_it_come_first(place):
+    os.symlink(os.path.join(TEST_PLUGINS, "test-halve.so"),
+               os.path.join(place.plugins, "test-halve.so"))
+    plain = up(place, topology(place, uplink="test-halve"))
+    whole = up(place, topology(place, uplink=""))
+    run = up(place, topology(place, uplink="test-halve, secure-sum"))
+    assert run.code == 0, run.stderr
+    assert distance(run, plain) < 1e-5 < distance(run, whole), distance(run, plain)
+
+
+STEP = re.compile(r"(pre|post) phase, step \d of \d: [0-5] of 6 messages; waits for .*leaf-3")
+
+
+def why_names_the_step(place):
+    """A leaf is frozen at some moment of each round, until that is one of a phase."""
+    said = [""]
+
+    def on_event(process, event):
+        pid = event["event"] == "round_committed" and living_pid(place, "leaf-3")
+        if not pid or STEP.search(said[-1]):
+            return
+        os.kill(pid, signal.SIGSTOP)
+        limit = time.time() + 2
+        while time.time() < limit and not STEP.search(said[-1]):
+            out = subprocess.run([os.path.join(BIN, "tiered"), "why", "--runs", place.runs],
+                                 text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said.append(out.stdout)
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+
+    run = up(place, topology(place, rounds=15), on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert STEP.search(said[-1]), said
 
 
 def the_same_seed_gives_the_same_bits(place):
@@ -253,6 +289,8 @@ if __name__ == "__main__":
         the_model_is_that_of_fedavg,
         uniform_counts_every_update_once,
         optimizers_take_the_mean,
+        filters_before_it_come_first,
+        why_names_the_step,
         the_same_seed_gives_the_same_bits,
         no_child_tells_its_examples,
         groups_at_two_tiers,
