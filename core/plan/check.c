@@ -91,6 +91,24 @@ static void check_group(struct planner *p, const struct variant *parent,
     }
 }
 
+/* A round that closes with fewer than the group needs to open its sum. */
+static void check_group_quorum(struct planner *p, struct variant *v,
+                               uint32_t n_children, const struct tiered_plugin_ref *ref)
+{
+    const char *text = tiered_plan_option(ref, "threshold");
+    uint32_t sampled = tiered_rounds_sampled(&v->settings.rounds, n_children);
+    uint32_t enough = tiered_rounds_needed(&v->settings.rounds, n_children);
+    double share = text ? strtod(text, NULL) * sampled : 0;
+    if (enough < share - 1e-3) {
+        tiered_diag_warn(
+            p->diag, v->given.marks[TIER_QUORUM],
+            "%s: a round that closes at its quorum of %u fails: '%s' with a "
+            "threshold of %.20s needs %u of %u members",
+            v->label, enough, ref->loaded->plugin.name, text, (uint32_t)(share + 0.999),
+            sampled);
+    }
+}
+
 /* Fewer members than the group asks for would fail every round. */
 static void check_group_size(struct planner *p, struct variant *v,
                              const struct tiered_node *node,
@@ -107,6 +125,8 @@ static void check_group_size(struct planner *p, struct variant *v,
             child->label, ref->loaded->plugin.name, text, node->name, sampled,
             node->n_children);
         v->reported = true;
+    } else if (ref) {
+        check_group_quorum(p, v, node->n_children, ref);
     }
 }
 

@@ -6,6 +6,7 @@ import re
 import signal
 import struct
 import subprocess
+import threading
 import time
 
 from up import BIN, TEST_PLUGINS, living_pid, main, read_safetensors, up
@@ -17,7 +18,7 @@ run: {rounds: %(rounds)d, seed: 11, evaluate: {every: 1}}
 tiers:
   - name: cloud
     aggregate: [%(aggregate)s]
-    rounds: {quorum: %(quorum)s}
+    rounds: {quorum: %(quorum)s%(more)s}
   - name: leaf
     fan_out: 6
     trainer: {test-trainer: {parameters: 30001, delay_ms: %(delay)d}}
@@ -28,7 +29,7 @@ nodes: {leaf-2: {trainer: {test-trainer: {parameters: 30001, delay_ms: %(delay)d
 
 def topology(place, **more):
     keys = {"rounds": 3, "aggregate": "fedavg", "quorum": "100%", "delay": 0,
-            "uplink": "secure-sum", "nodes": ""}
+            "uplink": "secure-sum", "nodes": "", "more": ""}
     keys.update(more)
     return place.topology(TOPOLOGY % keys)
 
@@ -108,6 +109,31 @@ def why_names_the_step(place):
 def the_same_seed_gives_the_same_bits(place):
     digests = {up(place, topology(place)).model_digest() for _ in range(2)}
     assert len(digests) == 1
+
+
+def the_sampled_are_the_group(place):
+    run = up(place, topology(place, rounds=5, more=", sample: 67%"))
+    assert run.code == 0, run.stderr
+    for e in run.of("round_committed"):
+        assert e["contributions"] == 4 and e["num_examples"] in (40, 70), e
+
+
+def a_step_has_the_deadline_of_the_round(place):
+    """A leaf that is frozen misses a step, and the round goes on at its quorum."""
+    frozen = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["round"] == 1:
+            frozen.append(living_pid(place, "leaf-3"))
+            os.kill(frozen[0], signal.SIGSTOP)
+            threading.Timer(3, os.kill, (frozen[0], signal.SIGCONT)).start()
+
+    run = up(place, topology(place, rounds=3, quorum="80%", more=", deadline: 1s"),
+             on_event=on_event)
+    assert run.code == 0, run.stderr
+    # frozen after its update it is a dropout, whose update counts
+    assert run.of("round_committed", round=2)[0]["contributions"] in (5, 6)
+    assert re.search("leaf-3 missed step|closes without leaf-3", run.logs())
 
 
 def no_child_tells_its_examples(place):
@@ -282,6 +308,9 @@ tiers:
         code, stderr = validate(place, text % cells)
         assert code == (1 if said else 0), (cells, stderr)
         assert said is None or said in stderr, (cells, stderr)
+    code, stderr = validate(place, text % ("fedavg", "quorum: 50%", "reject", 6, "secure-sum"))
+    assert code == 0 and "closes at its quorum of 3 fails" in stderr, stderr
+    assert "needs 4 of 6 members" in stderr, stderr
 
 
 if __name__ == "__main__":
@@ -292,6 +321,8 @@ if __name__ == "__main__":
         filters_before_it_come_first,
         why_names_the_step,
         the_same_seed_gives_the_same_bits,
+        the_sampled_are_the_group,
+        a_step_has_the_deadline_of_the_round,
         no_child_tells_its_examples,
         groups_at_two_tiers,
         a_killed_leaf_is_a_dropout,
