@@ -10,7 +10,7 @@
 
 #define MOST_CHILDREN 6u
 #define MOST_EVENTS   400u
-#define N_KINDS (TIERED_ON_PHASE_FAILED + 1)
+#define N_KINDS       (TIERED_ON_PHASE_FAILED + 1)
 
 static const double shares[] = {1, 0.75, 0.5, 0.34};
 

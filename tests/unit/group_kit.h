@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include <math.h>
+
 #include "core/options/options.h"
 #include "core/plugins/hosting.h"
 #include "core/plugins/plugins.h"
@@ -270,6 +272,105 @@ static inline void group_plain(struct group *g, uint32_t member, uint8_t *words)
                                     &g->err),
                      0);
     ss_stream_destroy(stream);
+}
+
+/* The whole round; the mean goes to `out`. -1 where it failed. */
+static inline int run_round(struct group *g, double *out,
+                            struct tiered_group_weight *sums)
+{
+    uint32_t who[GROUP_MOST];
+    uint64_t tail[2];
+    if (group_open(g) < 0 || group_pre(g) < 0) {
+        return -1;
+    }
+    uint32_t n = group_survivors(g, who);
+    for (uint32_t s = 0; s < n; s++) {
+        assert_int_equal(group_mask(g, who[s]), 0);
+        assert_int_equal(
+            g->ops->aggregator_check(g->aggregator, who[s], g->open[who[s]], &g->err),
+            0);
+    }
+    uint8_t *words = malloc(g->n_values * g->word_bytes + 1);
+    group_add(g, who, n, words, tail);
+    int result = g->ops->aggregator_survivors(g->aggregator, who, n, &g->err) < 0 ||
+                         group_step(g, 4) < 0 ||
+                         g->ops->sums(g->aggregator, (uint8_t *)tail, sums, &g->err) < 0
+                     ? -1
+                     : 0;
+    for (size_t at = 0; result == 0 && at < g->n_values;) {
+        size_t m = at % 777 + 1;
+        m = m < g->n_values - at ? m : g->n_values - at;
+        result = g->ops->unmask(g->aggregator, at, m, words + at * g->word_bytes,
+                                out + at, &g->err);
+        at += m;
+    }
+    if (result == 0) { /* unmask() leaves the sum of the plain words */
+        uint8_t *plain = malloc(g->n_values * 8);
+        uint8_t *sum = calloc(g->n_values, 8);
+        for (uint32_t s = 0; s < n; s++) {
+            group_plain(g, who[s], plain);
+            for (size_t k = 0; k < g->n_values; k++) {
+                if (g->word_bytes == 4) {
+                    ((uint32_t *)sum)[k] += ((uint32_t *)plain)[k];
+                } else {
+                    ((uint64_t *)sum)[k] += ((uint64_t *)plain)[k];
+                }
+            }
+        }
+        assert_memory_equal(sum, words, g->n_values * g->word_bytes);
+        free(plain);
+        free(sum);
+    }
+    free(words);
+    return result;
+}
+
+static inline void expect_mean(struct group *g, const double *got,
+                               const struct tiered_group_weight *sums, double tolerance)
+{
+    uint64_t weight = 0, examples = 0;
+    for (uint32_t i = 0; i < g->n; i++) {
+        if (g->silent_from[i] >= 4) {
+            weight += g->weights[i] < 1000 ? g->weights[i] : 1000;
+            examples += g->examples[i];
+        }
+    }
+    assert_int_equal(sums->weight, weight);
+    assert_int_equal(sums->num_examples, examples);
+    for (size_t k = 0; k < g->n_values; k++) {
+        double want = 0;
+        for (uint32_t i = 0; i < g->n; i++) {
+            if (g->silent_from[i] >= 4) {
+                uint64_t w = g->weights[i] < 1000 ? g->weights[i] : 1000;
+                want += (double)w * fmax(-8, fmin(8, g->values[i][k]));
+            }
+        }
+        want /= (double)weight;
+        if (fabs(want - got[k]) > tolerance) {
+            fail_msg("value %zu is %.12g, not %.12g", k, got[k], want);
+        }
+    }
+}
+
+static inline void expect_refused(struct group *g, uint32_t step, uint32_t member,
+                                  const struct group_message *m, const char *text)
+{
+    struct group_message answer = {0};
+    memset(&g->err, 0, sizeof(g->err));
+    assert_int_equal(group_answer(g, step, member, m, &answer), -1);
+    if (!strstr(g->err.text, text)) {
+        fail_msg("step %u: \"%s\" does not say \"%s\"", step, g->err.text, text);
+    }
+    group_forget(&answer);
+}
+
+static inline struct group_message changed(const struct group_message *m, size_t at,
+                                           uint8_t with)
+{
+    struct group_message copy = {malloc(m->size + 1), m->size};
+    memcpy(copy.data, m->data, m->size);
+    copy.data[at] ^= with;
+    return copy;
 }
 
 #endif
