@@ -42,13 +42,32 @@ static void screen_run(struct node_job *base)
     }
 }
 
+/* A masked update whose attempt was given up while it was on its way: its child has
+   been told, or will be, and masks another one. */
+static bool is_outdated(struct screen_job *job)
+{
+    struct inner *inner = job->inner;
+    struct inner_update *update = job->update;
+    struct tiered_error err;
+    bool waited;
+    if (!inner->group || update->initial ||
+        inner_group_offer(inner->group, update->child, &update->path,
+                          tiered_encoded_head(update->encoded), &waited, &err) == 0) {
+        return false;
+    }
+    tiered_push_done(job->push, false, TIERED_ESTATE, err.text);
+    update->dropped = true;
+    inner_release(inner, update);
+    return true;
+}
+
 static void screen_done(struct node_job *base)
 {
     struct screen_job *job = (struct screen_job *)base;
     struct inner *inner = job->inner;
     struct inner_update *update = job->update;
     update->in_use--;
-    if (base->node->closing) {
+    if (base->node->closing || is_outdated(job)) {
         free(job);
         return;
     }
