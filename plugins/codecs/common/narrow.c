@@ -88,7 +88,8 @@ int narrow_inverse(enum tiered_dtype from, const struct tiered_block *block,
     }
     for (size_t at = 0; at < n; at += CODEC_TILE) {
         size_t m = n - at < CODEC_TILE ? n - at : CODEC_TILE;
-        const uint16_t *half = (const uint16_t *)in + at;
+        uint16_t half[CODEC_TILE]; /* what came may begin at any address */
+        memcpy(half, (const uint8_t *)in + 2 * at, 2 * m);
         if (block->dtype == TIERED_F32) {
             codec_load(from, half, m, (float *)out + at);
             continue;
