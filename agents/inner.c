@@ -178,8 +178,7 @@ static void inner_destroy(struct node *node)
         inner_release(inner, inner->updates);
     }
     for (int i = 0; i < INNER_PUBLISHED; i++) {
-        tiered_model_unref(inner->published[i].model);
-        tiered_encoded_unref(inner->published[i].encoded);
+        inner_unpublish(&inner->published[i], true);
     }
     tiered_model_unref(inner->turn_base);
     tiered_model_unref(inner->next_base);

@@ -49,7 +49,9 @@ int tiered_layout_match(const struct tiered_layout *want,
 struct tiered_model {
     struct tiered_layout *layout;
     uint8_t *data; /* layout->m.data_bytes, aligned to TIERED_ALIGN, padding zeroed */
-    struct tiered_digest digest; /* valid once sealed */
+    struct tiered_digest digest;  /* its name; valid once sealed */
+    struct tiered_digest content; /* of its bytes: the same, unless it came through a
+                                     lossy filter and keeps the name it was sent by */
     /* owned by model.c */
     _Atomic uint32_t refs;
     bool mapped;
@@ -68,7 +70,7 @@ struct tiered_model *tiered_model_adopt(struct tiered_layout *layout, uint8_t *d
                                         struct tiered_error *err);
 struct tiered_model *tiered_model_ref(struct tiered_model *model);
 void tiered_model_unref(struct tiered_model *model);
-/** Compute the digest: SHA-256 of the layout's digest and every tensor's bytes in
+/** Compute both digests: SHA-256 of the layout's digest and every tensor's bytes in
  * order. */
 int tiered_model_seal(struct tiered_model *model, struct tiered_error *err);
 

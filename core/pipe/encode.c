@@ -198,6 +198,9 @@ static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
                    struct tiered_error *err)
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
+    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0) {
+        return -1;
+    }
     for (size_t k = 0; k < stages->n; k++) {
         const struct pipe_stage *stage = &stages->items[k];
         if (stage->ops->begin && stage->ops->begin(stage->state, pass->host, err) < 0) {

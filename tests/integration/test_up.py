@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 
-from up import BIN, living_pid, leftovers, main, read_safetensors, tree, up
+from up import BIN, TEST_PLUGINS, living_pid, leftovers, main, read_safetensors, tree, up
 
 BAD_EDGE = "nodes: {edge-1-0: {trainer: {test-trainer: {parameters: 100, behaviour: %s}}}}"
 
@@ -76,6 +76,26 @@ def killed_agents_come_back_and_the_model_is_the_same(place):
         assert [(d["name"], d["reason"]) for d in died] == [(victim, "killed by signal 9 (Killed)")]
         assert "agent '%s'" % victim in run.stderr and "killed by signal 9" in run.stderr
         assert run.model_digest() == want, "killing %s at %s changed the model" % (victim, path)
+
+
+def downlinks_that_lose_or_refer(place):
+    """What a fog was given with a loss it stores, and finds again when it comes back; and what
+    is sent as a difference is the same model."""
+    def downlink(filters):
+        text = tree("parameters: 3000, delay_ms: 30", rounds=4)
+        return place.topology(text.replace("downlink: [zstd]", "downlink: [%s]" % filters))
+    os.symlink(os.path.join(TEST_PLUGINS, "test-lossy.so"),
+               os.path.join(place.plugins, "test-lossy.so"))
+    plain = up(place, downlink("")).model_digest()
+    for filters, same in ("delta, zstd", True), ("test-lossy, zstd", False):
+        want = up(place, downlink(filters))
+        assert want.code == 0, want.stderr
+        assert (want.model_digest() == plain) == same
+        for victim, path in ("fog-1", "2.1"), ("cloud-0", "2"), ("edge-0-1", "3.1"):
+            killed = []
+            run = up(place, downlink(filters), on_event=killer(place, victim, path, killed))
+            assert killed and run.code == 0, run.stderr
+            assert run.model_digest() == want.model_digest(), (filters, victim)
 
 
 def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
@@ -292,6 +312,7 @@ main([
     the_same_seed_gives_the_same_bits_and_another_one_others,
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
+    downlinks_that_lose_or_refer,
     updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
     an_orchestrator_that_was_away_is_told_everything,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,
