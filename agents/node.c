@@ -368,6 +368,20 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     return result;
 }
 
+/* The filters go on from what the newest update in the outbox made of them. */
+static int load_pipe(struct node *node, struct tiered_pipe *pipe,
+                     struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    if (!tiered_pipe_has_state(pipe)) {
+        return 0;
+    }
+    pthread_mutex_lock(&node->outbox_lock);
+    int result = tiered_outbox_state(node->outbox, &state, err);
+    pthread_mutex_unlock(&node->outbox_lock);
+    return result < 0 ? -1 : tiered_pipe_load(pipe, state.data, state.size, err);
+}
+
 /* Filters, then the outbox: nothing leaves before it stands there, durable. */
 static int deliver(struct deliver_job *d, struct tiered_error *err)
 {
@@ -379,7 +393,8 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
                         node->as->node, path);
     TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
     if (tiered_pipe_create(node->up, node->n_up, d->update.model->layout, &hosting,
-                           &pipe, err) < 0) {
+                           &pipe, err) < 0 ||
+        load_pipe(node, pipe, err) < 0) {
         return -1;
     }
     const struct tiered_encode_job job = {
@@ -390,12 +405,14 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         .make = make_outbox_entry,
         .user = d,
     };
-    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0) {
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0 ||
+        tiered_pipe_save(pipe, &state, err) < 0) {
         return -1;
     }
     pthread_mutex_lock(&node->outbox_lock);
-    int result =
-        tiered_outbox_commit(node->outbox, &d->update.path, d->encoded, NULL, 0, err);
+    int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
+                                      state.data, state.size, err);
     pthread_mutex_unlock(&node->outbox_lock);
     return result;
 }

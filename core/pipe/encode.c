@@ -66,6 +66,23 @@ void tiered_pipe_destroy(struct tiered_pipe *pipe)
     }
 }
 
+bool tiered_pipe_has_state(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_have_state(&pipe->stages);
+}
+
+int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
+                     struct tiered_error *err)
+{
+    return pipe_stages_save(&pipe->stages, ret, err);
+}
+
+int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
+                     struct tiered_error *err)
+{
+    return pipe_stages_load(&pipe->stages, data, size, err);
+}
+
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
                      const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
                      struct tiered_error *err)

@@ -54,6 +54,15 @@ struct tiered_encode_job {
 int tiered_pipe_encode(struct tiered_pipe *pipe, const struct tiered_encode_job *job,
                        struct tiered_encoded **ret, struct tiered_error *err);
 
+/** What the filters carry from one pass to the next, as bytes (appended to *ret; none
+    where no filter has any), and back into a pipe of the same filters. It is to be
+   saved together with what the pass made. */
+bool tiered_pipe_has_state(const struct tiered_pipe *pipe);
+int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
+                     struct tiered_error *err);
+int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
+                     struct tiered_error *err);
+
 /** Decoding one encoded object. Its head's filter names must be this pipe's. */
 struct tiered_decoder;
 int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,

@@ -37,6 +37,13 @@ int pipe_stages_refer(const struct pipe_stages *stages,
                       const struct tiered_layout *layout,
                       const struct tiered_model *reference, struct tiered_error *err);
 
+/** Some filter carries state from pass to pass; as bytes, and back. */
+bool pipe_stages_have_state(const struct pipe_stages *stages);
+int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
+                     struct tiered_error *err);
+int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t size,
+                     struct tiered_error *err);
+
 /** The most bytes after the first `n` stages of a block of `raw` bytes. */
 int pipe_stages_bound(const struct pipe_stages *stages, size_t n, size_t raw,
                       size_t *ret, struct tiered_error *err);

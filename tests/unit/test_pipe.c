@@ -570,6 +570,51 @@ static void test_references(void **state)
     tiered_model_unref(new);
 }
 
+static uint8_t turn_of(struct tiered_encoded *e)
+{
+    return tiered_encoded_head(e)->pipe[1]->header.data[0];
+}
+
+/* A pipe of another process goes on where the saved one was. */
+static void test_saved_state(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    const struct tiered_use filters[] = {TWICE, TURNS}, other[] = {TURNS, TWICE};
+    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = floats(1000);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    struct tiered_bytes saved = {0};
+    for (uint8_t turn = 1; turn <= 3; turn++) {
+        struct tiered_pipe *pipe = NULL;
+        struct tiered_encoded *e = NULL;
+        const struct tiered_encode_job job = {.data = model->data,
+                                              .hosting = &hosting,
+                                              .make = make_in_memory,
+                                              .user = model};
+        assert_int_equal(tiered_pipe_create(filters, 2, layout, &hosting, &pipe, &err),
+                         0);
+        assert_true(tiered_pipe_has_state(pipe));
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), 0);
+        assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+        assert_int_equal(turn_of(e), turn);
+        tiered_bytes_finish(&saved);
+        assert_int_equal(tiered_pipe_save(pipe, &saved, &err), 0);
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size - 1, &err), -1);
+        assert_string_equal(err.text, "the filters' state is of another pipe");
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, 5, &err), -1);
+        assert_string_equal(err.text, "the filters' state is cut off");
+        tiered_encoded_unref(e);
+        tiered_pipe_destroy(pipe);
+    }
+    struct tiered_pipe *pipe = NULL;
+    assert_int_equal(tiered_pipe_create(other, 2, layout, &hosting, &pipe, &err), 0);
+    assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), -1);
+    assert_string_equal(err.text, "the filters' state is of another pipe");
+    tiered_pipe_destroy(pipe);
+    tiered_bytes_finish(&saved);
+}
+
 /* A head may name a model that the blocks are not. */
 static void test_content_digest(void **state)
 {
@@ -607,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_wrong_pipes),
         cmocka_unit_test(test_decode_takes),
         cmocka_unit_test(test_references),
+        cmocka_unit_test(test_saved_state),
         cmocka_unit_test(test_content_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
