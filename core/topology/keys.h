@@ -58,9 +58,9 @@ struct key_row {
     double min, max;
     const char *const *choices; /* NULL-terminated */
     uint32_t n_now;             /* choices from here on are for a later version */
+    unsigned where;             /* bits of enum key_where */
     const struct key_row *nested;
     size_t n_nested;
-    unsigned where;
     const char *fallback; /* what the loader fills in when the key is absent, as a user
                              would write it; NULL: nothing */
     const char *help;     /* what is to be typed in 'quotes' */
