@@ -56,9 +56,9 @@ struct tiered_strategy_run {
                              a block of every row does not fit */
     struct tiered_pool *pool;
 };
-/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, or a row that
-    is read holds NaN or infinity; the text names it). On any failure the state is
-    untouched: steps are taken on a copy of the slots. */
+/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, a row that is
+    read holds NaN or infinity, or the new model or state would; the text names it). On
+    any failure the state is untouched: steps are taken on a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The server optimizers: steps worked by hand, schedules, saved state, and what is never
-   stepped. */
+/* The server optimizers: steps worked by hand, schedules, saved state, what is never
+   stepped, and numbers that do not fit. */
 #include "strategy_kit.h"
 
 #include <unistd.h>
@@ -350,6 +350,80 @@ static void test_only_float_parameters_step(void **state)
     }
 }
 
+/* -------- numbers that do not fit -------- */
+
+static void refused(const char *rule, enum tiered_dtype dtype, double base,
+                    double delta, const char *want)
+{
+    struct kit k;
+    const char *const rules[] = {"fedavg", rule};
+    assert_int_equal(kit_begin(&k, kit_layout(dtype, 3), rules, rule ? 2 : 1), 0);
+    BASE(&k, 1, 1, base);
+    ROW(&k, 1, 0, 0, delta);
+    k.run.rows_are_deltas = true;
+    assert_string_equal(kit_refusal(&k, TIERED_ERANGE), want);
+    kit_finish(&k);
+}
+
+static void test_results_that_do_not_fit(void **state)
+{
+    (void)state;
+    const char *infinite = "tensor 'w' would be infinite at index 2";
+    refused(NULL, TIERED_F32, 3e38, 3e38, infinite);
+    refused(NULL, TIERED_F16, 60000, 60000, infinite);
+    refused("fedavgm:lr=1e300", TIERED_F64, 1, 1e100, infinite);
+    refused("fedavgm:lr=1e30", TIERED_F32, 1, 1e30, infinite);
+    refused("fedadam", TIERED_F32, 1, 1e30,
+            "optimizer 'fedadam': its v of tensor 'w' would be infinite at index 2");
+    refused("fedyogi", TIERED_F64, 1, 1e200,
+            "optimizer 'fedyogi': its v of tensor 'w' would be infinite at index 2");
+    refused("fedadagrad", TIERED_BF16, 1, 1e30,
+            "optimizer 'fedadagrad': its v of tensor 'w' would be infinite at index 2");
+}
+
+/* The first in tensor order is told whatever the number of threads; no step is taken;
+   and allow lets even that through. */
+static void test_what_is_told_and_kept(void **state)
+{
+    (void)state;
+    struct kit k;
+    double *values = calloc(1000000, sizeof(double)); /* four blocks */
+    assert_non_null(values);
+    BEGIN(&k, kit_layout(TIERED_F32, 1000000), "fedavg", "fedavgm:momentum=0.5");
+    kit_base(&k, values);
+    values[300001] = values[300002] = values[999999] = 3e38;
+    kit_row(&k, values, 1);
+    k.run.rows_are_deltas = true;
+    assert_int_equal(tiered_pool_create(3, &k.run.pool, &k.err), 0);
+    tiered_model_unref(kit_run(&k)); /* v = 3e38 fits */
+    memcpy(k.base->data, k.models[0]->data, k.layout->m.data_bytes);
+    for (int i = 0; i < 10; i++) { /* v would be 4.5e38, the model too: as before */
+        assert_string_equal(kit_refusal(&k, TIERED_ERANGE),
+                            "optimizer 'fedavgm': its v of tensor 'w' would be "
+                            "infinite at index 300001");
+    }
+    memset(values, 0, 1000000 * sizeof(double));
+    kit_fill(k.base, values);
+    kit_fill(k.models[0], values);
+    struct tiered_model *model = kit_run(&k); /* v is half of what it was */
+    assert_true(kit_value(model, 0, 300001) == (double)1.5e38f);
+    assert_true(kit_value(model, 0, 5) == 0);
+    tiered_model_unref(model);
+    tiered_pool_destroy(k.run.pool);
+    free(values);
+    kit_finish(&k);
+
+    BEGIN(&k, kit_layout(TIERED_F32, 1), "fedavg");
+    BASE(&k, 3e38);
+    ROW(&k, 1, 3e38);
+    k.run.rows_are_deltas = true;
+    k.run.allow_bad = true;
+    model = kit_run(&k);
+    assert_true(isinf(kit_value(model, 0, 0)));
+    tiered_model_unref(model);
+    kit_finish(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +441,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart_is_the_same_bits, make_folder,
                                         drop_folder),
         cmocka_unit_test(test_only_float_parameters_step),
+        cmocka_unit_test(test_results_that_do_not_fit),
+        cmocka_unit_test(test_what_is_told_and_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
