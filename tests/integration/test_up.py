@@ -150,6 +150,9 @@ def excluded_updates_keep_their_place_in_the_count(place):
     run = up(place, place.topology(topology))
     assert run.code == 0, run.stderr
     assert "excluded" in run.logs()
+    for event in run.of("round_committed", tier="fog"):  # its examples weigh nothing either
+        examples = 10 if event["node"] == "fog-1" else 20
+        assert (event["contributions"], event["num_examples"]) == (2, examples), event
     tensors = read_safetensors(run.end["model"])[1]
     assert b"\x00\x00\xc0\x7f" not in tensors["w"], "a NaN got into the model"
 
