@@ -78,6 +78,26 @@ def killed_agents_come_back_and_the_model_is_the_same(place):
         assert run.model_digest() == want, "killing %s at %s changed the model" % (victim, path)
 
 
+def optimizers_and_their_schedules_go_on_after_a_kill(place):
+    chain = """
+      - fedavg
+      - fedavgm: {momentum: 0.9, warmup: 2}
+      - fedadagrad: {beta1: 0.5, schedule: {step: {every: 2, factor: 0.5}}}
+      - fedyogi: {schedule: {cosine: {rounds: 5}}}"""
+    wanted = []
+    for cosine in 5, 4:
+        text = tree("parameters: 3000, delay_ms: 30", rounds=5)
+        text = text.replace(" [fedavg, {fedadam: {lr: 0.01}}]", chain.replace("rounds: 5", "rounds: %d" % cosine))
+        topology = place.topology(text)
+        wanted.append(up(place, topology).model_digest())
+        for path in ("1", "3") if cosine == 5 else ():
+            killed = []
+            run = up(place, topology, on_event=killer(place, "cloud-0", path, killed))
+            assert killed and run.code == 0, run.stderr
+            assert run.model_digest() == wanted[0], "a kill after round %s changed the model" % path
+    assert wanted[0] != wanted[1], "the schedule changes nothing"
+
+
 def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
     """Its children have trained for the new turn; it dies before it knows of that turn."""
     topology = place.topology(tree("parameters: 3000, delay_ms: 300"))
@@ -295,6 +315,7 @@ main([
     the_same_seed_gives_the_same_bits_and_another_one_others,
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
+    optimizers_and_their_schedules_go_on_after_a_kill,
     updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
     an_orchestrator_that_was_away_is_told_everything,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,
