@@ -3,7 +3,6 @@
 #include "agents/inner.h"
 
 #include <inttypes.h>
-#include <math.h>
 
 static void child_ready(void *user, uint32_t child, bool ready, const char *missing)
 {
@@ -77,10 +76,9 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
                            "0..2^53",
                            head->num_examples);
     }
-    if (!isfinite(head->local_steps) || head->local_steps < 0) {
+    if (!(head->local_steps >= 0 && head->local_steps <= 0x1p53)) {
         return tiered_fail(err, TIERED_ERANGE,
-                           "local_steps is %g; it must be a finite number of at least "
-                           "0",
+                           "local_steps is %g; it must be a number in 0..2^53",
                            head->local_steps);
     }
     if (tiered_wire_layout(head, &layout, err) < 0) {

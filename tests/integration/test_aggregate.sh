@@ -217,9 +217,11 @@ is "$($st meta o num_examples)" 1
 $st write none '{"w": ["F32", [1], [1]]}' num_examples=0
 expect 1 "$tiered" aggregate --plugin fedavg -o o none none
 said "no examples"
-$st write steps '{"w": ["F32", [1], [1]]}' local_steps=inf
-expect 1 "$tiered" aggregate --plugin fedavg -o o steps
-said "'steps': local_steps 'inf'"
+for steps in inf nan -1 1e300 "" few; do # sums of these would be no counts
+    $st write steps '{"w": ["F32", [1], [1]]}' "local_steps=$steps"
+    expect 1 "$tiered" aggregate --plugin fedavg -o o steps
+    said "'steps': local_steps is '$steps'; it must be a number in 0..2^53"
+done
 $st write opaque '{"w": ["U8", [1], [1]]}'
 expect 1 "$tiered" aggregate --plugin fedavg -o o opaque
 said "opaque"

@@ -311,8 +311,9 @@ BEYOND = (1 << 53) + 1
 LIES = (  # fields of the head, layout of 100 values or None, why it is refused
     ({"num_examples": BEYOND}, None, "num_examples is %d; it must be an integer in 0..2^53" % BEYOND),
     ({"num_examples": 2**64 - 1}, None, "num_examples is %d; it must be an integer in 0..2^53" % (2**64 - 1)),
-    ({"local_steps": float("nan")}, None, "local_steps is nan; it must be a finite number of at least 0"),
-    ({"local_steps": -1.0}, None, "local_steps is -1; it must be a finite number of at least 0"),
+    ({"local_steps": float("nan")}, None, "local_steps is nan; it must be a number in 0..2^53"),
+    ({"local_steps": -1.0}, None, "local_steps is -1; it must be a number in 0..2^53"),
+    ({"local_steps": 1e300}, None, "local_steps is 1e+300; it must be a number in 0..2^53"),
     ({}, [("w", 1, 0, (50,))], "tensor 'w' is F64 [50], expected F32 [100]"),
     ({}, [("w", 0, 0, (10, 10))], "tensor 'w' is F32 [10, 10], expected F32 [100]"),
     ({}, [("v", 0, 0, (100,))], "tensor 'v' stands where 'w' is expected"),
