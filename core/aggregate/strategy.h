@@ -71,7 +71,8 @@ int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_ro
 /** True when there are optimizers. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
-    metadata "tiered.step". load refuses another chain or layout, by name. */
+    metadata "tiered.step"; before the first step no tensors, and step 0. load refuses
+    another chain or layout, by name. */
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err);
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,

@@ -98,6 +98,19 @@ def optimizers_and_their_schedules_go_on_after_a_kill(place):
     assert wanted[0] != wanted[1], "the schedule changes nothing"
 
 
+def rounds_without_a_result_leave_model_and_state(place):
+    """Here no step fits f32. A commit, and a restart from it, without any step before."""
+    text = tree("parameters: 100, delay_ms: 30", rounds=3)
+    topology = place.topology(text.replace("{fedadam: {lr: 0.01}}", "{fedavgm: {lr: 1.0e+300}}"))
+    killed = []
+    run = up(place, topology, on_event=killer(place, "cloud-0", "1", killed))
+    assert killed and run.code == 0, run.stderr
+    assert [e["contributions"] for e in run.of("round_committed", tier="cloud")] == [0, 0, 0]
+    assert "tensor 'w' would be infinite at index 0" in run.logs()
+    initial = os.path.join(run.events[0]["dir"], "initial.safetensors")
+    assert read_safetensors(run.end["model"])[1] == read_safetensors(initial)[1]
+
+
 def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
     """Its children have trained for the new turn; it dies before it knows of that turn."""
     topology = place.topology(tree("parameters: 3000, delay_ms: 300"))
@@ -316,6 +329,7 @@ main([
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
     optimizers_and_their_schedules_go_on_after_a_kill,
+    rounds_without_a_result_leave_model_and_state,
     updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
     an_orchestrator_that_was_away_is_told_everything,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,
