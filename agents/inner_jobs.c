@@ -62,6 +62,7 @@ static void screen_done(struct node_job *base)
                  inner->children[update->child], base->err.text);
         inner_log(inner, TIERED_LOG_WARN, text);
         update->excluded = true;
+        event.num_examples = 0; /* in no sum, that of the examples included */
         base->result = 0;
     }
     if (base->result < 0) {

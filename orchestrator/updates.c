@@ -213,10 +213,9 @@ static int read_figure(const struct tiered_metadata *metadata, const char *key,
     }
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || value < 0) {
+    if (end == text || *end || !(value >= 0 && value <= 0x1p53)) {
         return tiered_fail(err, TIERED_EINVAL,
-                           "%s '%.40s' is not a finite number of at least 0", key,
-                           text);
+                           "%s is '%.40s'; it must be a number in 0..2^53", key, text);
     }
     *ret = value;
     return 0;

@@ -233,6 +233,7 @@ static int work_run(struct strategy_work *work, struct tiered_error *err)
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
+                   tiered_strategy_check_overflow(work, err) != 0 ||
                    tiered_model_seal(work->model, err) != 0
                ? -1
                : 0;

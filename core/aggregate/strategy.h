@@ -56,9 +56,9 @@ struct tiered_strategy_run {
                              a block of every row does not fit */
     struct tiered_pool *pool;
 };
-/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, or a row that
-    is read holds NaN or infinity; the text names it). On any failure the state is
-    untouched: steps are taken on a copy of the slots. */
+/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, a row that is
+    read holds NaN or infinity, or the new model or state would; the text names it). On
+    any failure the state is untouched: steps are taken on a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
@@ -71,7 +71,8 @@ int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_ro
 /** True when there are optimizers. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
-    metadata "tiered.step". load refuses another chain or layout, by name. */
+    metadata "tiered.step"; before the first step no tensors, and step 0. load refuses
+    another chain or layout, by name. */
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err);
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
