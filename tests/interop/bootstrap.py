@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment with gRPC for Python, and stubs from tiered.proto: made when missing."""
+"""An environment with gRPC for Python and what results are compared with, and stubs from
+tiered.proto: made when missing."""
+import fcntl
 import os
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REQUIREMENTS = os.path.join(HERE, "requirements.txt")
-PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c"
+PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c, safetensors, sklearn, xgboost"
 
 
 def run(what, *command):
@@ -21,11 +23,13 @@ def enter(build):
     if os.path.realpath(sys.prefix) == os.path.realpath(folder):
         return
     python = os.path.join(folder, "bin", "python3")
+    lock = open(folder + ".lock", "w")  # tests may begin side by side; closed by execv
+    fcntl.flock(lock, fcntl.LOCK_EX)
     if subprocess.run([python, "-c", "import " + PACKAGES], stderr=subprocess.DEVNULL
                       ).returncode if os.path.exists(python) else True:
         run("make %s (Debian: apt-get install python3-venv)" % folder,
             sys.executable, "-m", "venv", folder)
-        run("install gRPC for Python, which needs the package index or a mirror of it",
+        run("install its packages, which needs the package index or a mirror of it",
             python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
             "-r", REQUIREMENTS)
     os.execv(python, [python, *sys.argv])
