@@ -119,6 +119,156 @@ static void test_one_child_is_itself(void **state)
     kit_finish(&k);
 }
 
+/* ---- UBJSON ---- */
+
+struct bytes {
+    uint8_t data[1024];
+    size_t n;
+};
+
+static void put(struct bytes *b, const char *text)
+{
+    memcpy(b->data + b->n, text, strlen(text));
+    b->n += strlen(text);
+}
+
+/* A marker, 'L', and a text with its length in 8 bytes. */
+static void put_text(struct bytes *b, const char *marker, const char *text)
+{
+    const uint8_t length[8] = {[7] = (uint8_t)strlen(text)};
+    put(b, marker);
+    put(b, "L");
+    memcpy(b->data + b->n, length, 8);
+    b->n += 8;
+    put(b, text);
+}
+
+static void put_pair(struct bytes *b, const char *key, const char *value)
+{
+    put_text(b, "", key);
+    put_text(b, "S", value);
+}
+
+static void put_key(struct bytes *b, const char *key, const char *open)
+{
+    put_text(b, "", key);
+    put(b, open);
+}
+
+static void put_empty(struct bytes *b, const char *key)
+{
+    put_key(b, key, "[#i");
+    b->data[b->n++] = 0;
+}
+
+/* LINEAR's head without a tree. */
+static void no_trees(struct bytes *b)
+{
+    b->n = 0;
+    put(b, "{");
+    put_key(b, "learner", "{");
+    put_key(b, "attributes", "{}");
+    put_empty(b, "feature_names");
+    put_empty(b, "feature_types");
+    put_key(b, "gradient_booster", "{");
+    put_key(b, "model", "{");
+    put_key(b, "gbtree_model_param", "{");
+    put_pair(b, "num_parallel_tree", "1");
+    put_pair(b, "num_trees", "0");
+    put(b, "}");
+    put_key(b, "iteration_indptr", "[#i\1U");
+    b->data[b->n++] = 0;
+    put_empty(b, "tree_info");
+    put_empty(b, "trees");
+    put(b, "}");
+    put_pair(b, "name", "gbtree");
+    put(b, "}");
+    put_key(b, "learner_model_param", "{");
+    put_pair(b, "base_score", "[5E-1]");
+    put_pair(b, "boost_from_average", "0");
+    put_pair(b, "num_class", "0");
+    put_pair(b, "num_feature", "2");
+    put_pair(b, "num_target", "1");
+    put(b, "}");
+    put_key(b, "objective", "{");
+    put_pair(b, "name", "reg:squarederror");
+    put(b, "}}");
+    put_key(b, "version", "[#i\3i\3i\2i");
+    b->data[b->n++] = 0;
+    put(b, "}");
+}
+
+static const uint8_t *find(const struct tiered_model *model, const void *bytes,
+                           size_t n)
+{
+    return memmem(model->data, model->layout->m.data_bytes, bytes, n);
+}
+
+/* JSON's trees in a model of UBJSON, and from there back, letter by letter. */
+static void test_encodings(void **state)
+{
+    (void)state;
+    struct kit k;
+    struct bytes empty;
+    no_trees(&empty);
+    begin(&k, "tree-bagging");
+    row(&k, blob("model", empty.data, empty.n));
+    text_row(&k, TWO);
+    struct tiered_model *got = kit_run(&k);
+    assert_memory_equal(got->data, "{L\0\0\0\0\0\0\0\7learner{", 18);
+    /* the types that XGBoost's loader takes: 0.5, 0.1 and the smallest but one */
+    static const char conditions[] = "split_conditions[$d#L\0\0\0\0\0\0\0\3"
+                                     "\x3f\0\0\0\x3d\xcc\xcc\xcd\0\0\0\2";
+    static const char left[] = "left_children[$l#L\0\0\0\0\0\0\0\3"
+                               "\0\0\0\1\xff\xff\xff\xff\xff\xff\xff\xff";
+    static const char iterations[] = "iteration_indptr[#L\0\0\0\0\0\0\0\3i\0i\1i\2";
+    assert_non_null(find(got, conditions, sizeof(conditions) - 1));
+    assert_non_null(find(got, left, sizeof(left) - 1));
+    assert_non_null(find(got, iterations, sizeof(iterations) - 1));
+    kit_finish(&k);
+
+    begin(&k, "tree-bagging");
+    text_row(&k, MODEL("0", "1", "0", "", "", LINEAR));
+    row(&k, got);
+    expect_text(&k, MODEL("2", "1", "0,1,2", "0,0",
+                          STUMP("0", "1E-1", "3E-45") "," STUMP("1", "-0E0", "2E0"),
+                          LINEAR));
+    kit_finish(&k);
+}
+
+static void test_damaged_ubjson(void **state)
+{
+    (void)state;
+    struct bytes whole;
+    no_trees(&whole);
+    for (size_t n = 0; n < whole.n; n++) {
+        struct kit k;
+        struct tiered_error err = {0};
+        begin(&k, "tree-bagging");
+        row(&k, blob("model", whole.data, n));
+        assert_int_equal(tiered_strategy_check(k.strategy, NULL, &k.rows[0], &err), -1);
+        kit_finish(&k);
+    }
+    struct kit k;
+    struct tiered_error err = {0};
+    const char *const deep = "{L\0\0\0\0\0\0\0\1x";
+    begin(&k, "tree-bagging");
+    whole.n = 0;
+    for (int i = 0; i < 60; i++) {
+        memcpy(whole.data + whole.n, deep, 11);
+        whole.n += 11;
+    }
+    row(&k, blob("model", whole.data, whole.n));
+    assert_int_equal(tiered_strategy_check(k.strategy, NULL, &k.rows[0], &err), -1);
+    assert_non_null(strstr(err.text, "too many levels"));
+    /* a length of 2^63 - 1 */
+    k.models[0]->data[2] = 0x7f;
+    memset(k.models[0]->data + 3, 0xff, 7);
+    assert_int_equal(tiered_strategy_check(k.strategy, NULL, &k.rows[0], &err), -1);
+    assert_non_null(strstr(err.text, "a length past the end"));
+    kit_finish(&k);
+}
+
 /* Two parallel trees of each of two classes: flwr's merge keeps two of the four. */
 static void test_classes_and_parallel_trees(void **state)
 {
@@ -347,6 +497,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trees_follow_in_order),
         cmocka_unit_test(test_one_child_is_itself),
+        cmocka_unit_test(test_encodings),
+        cmocka_unit_test(test_damaged_ubjson),
         cmocka_unit_test(test_classes_and_parallel_trees),
         cmocka_unit_test(test_models_that_do_not_add_up),
         cmocka_unit_test(test_base_scores_are_numbers),

@@ -153,12 +153,24 @@ void writer_integer(struct writer *w, int64_t value)
 
 /* ---- into the other encoding ---- */
 
-/* The fewest digits that are read back as the same number; always with an exponent,
-   which tells a real from an integer. */
+/* "1.5E-05" to "1.5E-5", "2E+00" to "2E0". */
+static size_t trim_exponent(char *text)
+{
+    char *e = strchr(text, 'E');
+    char *digits = e + 2, *to = e + 1 + (e[1] == '-');
+    while (digits[0] == '0' && digits[1]) {
+        digits++;
+    }
+    memmove(to, digits, strlen(digits) + 1);
+    return strlen(text);
+}
+
+/* As XGBoost writes a number: the fewest digits that are read back as the same one, and
+   always an exponent, which tells a real from an integer. */
 static void real_to_json(struct writer *w, const struct scalar *s)
 {
     char text[40];
-    int n = 0, most = s->wide ? 16 : 8;
+    int most = s->wide ? 16 : 8;
     if (isnan(s->real) || isinf(s->real)) {
         const char *word = isnan(s->real) ? "NaN"
                            : s->real > 0  ? "Infinity"
@@ -167,12 +179,12 @@ static void real_to_json(struct writer *w, const struct scalar *s)
         return;
     }
     for (int digits = 0; digits <= most; digits++) {
-        n = snprintf(text, sizeof(text), "%.*E", digits, s->real);
+        snprintf(text, sizeof(text), "%.*E", digits, s->real);
         if (s->wide ? strtod(text, NULL) == s->real : strtof(text, NULL) == s->single) {
             break;
         }
     }
-    writer_raw(w, text, (size_t)n);
+    writer_raw(w, text, trim_exponent(text));
 }
 
 static void text_to_json(struct writer *w, const struct scalar *s)

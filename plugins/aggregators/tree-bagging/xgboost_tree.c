@@ -48,13 +48,11 @@ static int read_ints(const struct tree *t, const struct node *array, const char 
     for (uint32_t i = 0; i < array->n; i++) {
         struct scalar s;
         at = document_scalar(t->d, at, array->type, &s);
-        /* a deleted node's feature is 2^32 - 1, which nothing may reach */
-        bool deleted = s.kind == NODE_INTEGER && s.integer == UINT32_MAX;
-        if (s.kind == NODE_REAL || (!deleted && s.integer != (int32_t)s.integer)) {
+        if (s.kind == NODE_REAL || s.integer != (int32_t)s.integer) {
             return tiered_fail(err, TIERED_EINVAL, "'%s' has no integer at index %u",
                                key, i);
         }
-        out[i] = deleted ? -1 : (int32_t)s.integer;
+        out[i] = (int32_t)s.integer;
     }
     return 0;
 }
