@@ -251,14 +251,18 @@ int check_columns_threads(struct check *check, struct tiered_error *err)
 static struct tiered_model *made_blob(const char *bytes, struct tiered_error *err)
 {
     uint64_t size = bytes ? strlen(bytes) : 0;
-    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = NULL;
     struct tiered_layout_builder *b = tiered_layout_build();
-    if (b && bytes &&
+    if (!b) {
+        tiered_fail(err, TIERED_ENOMEM, "out of memory");
+        return NULL;
+    }
+    if (bytes &&
         tiered_layout_add(b, "model", TIERED_U8, TIERED_BUFFER, 1, &size, err) < 0) {
         tiered_layout_builder_destroy(b);
         return NULL;
     }
-    layout = b ? tiered_layout_seal(b, err) : NULL;
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = tiered_layout_seal(b, err);
     struct tiered_model *model = layout ? tiered_model_create(layout, err) : NULL;
     if (model && size) {
         memcpy(model->data, bytes, size);
