@@ -122,7 +122,8 @@ static uint32_t count_trees(const struct whole *w, bool forest)
         forest_close(&f);
     } else {
         struct xgb_model m;
-        FUZZ_CHECK(xgb_open(&m, w->data, (size_t)w->tensors[0].size_bytes, &err) == 0,
+        FUZZ_CHECK(xgb_open(&m, w->data, (size_t)w->tensors[0].size_bytes, &err) == 0 &&
+                       xgb_check_trees(&m, &err) == 0,
                    "the merged model: %s", err.text);
         n = m.n_trees;
         xgb_close(&m);

@@ -210,6 +210,7 @@ static int round_xgboost(struct round *r, const struct tiered_merged *merged,
             return -1;
         }
         if (open_xgboost(r->wholes[i], model, err) != 0 ||
+            xgb_check_trees(model, err) != 0 ||
             xgb_agree(&r->models[0], r->names[0], model, err) != 0) {
             return tiered_error_prefix(err, "'%.80s': ", r->names[i]);
         }
@@ -280,9 +281,12 @@ static int check_xgboost(const struct bagging *self, const struct tiered_whole *
     struct xgb_model leader = {0}, model = {0};
     int result = open_xgboost(update, &model, err);
     if (result == 0) {
+        result = xgb_check_trees(&model, err);
+    }
+    if (result == 0) {
         result = check_count(self, model.n_trees, "it has", err);
     }
-    if (result == 0 && !is_empty(base)) {
+    if (result == 0 && !is_empty(base)) { /* its trees are checked when it is merged */
         result = open_xgboost(base, &leader, err);
         if (result != 0) {
             tiered_error_prefix(err, "the model before the round: ");

@@ -235,9 +235,9 @@ int xgb_open(struct xgb_model *m, const void *data, size_t size,
         return -1;
     }
     return find_parts(m, err) != 0 || read_counts(m, err) != 0 ||
-                   check_score(m, err) != 0 || check_indices(m, err) != 0
+                   check_score(m, err) != 0
                ? -1
-               : xgb_check_trees(m, err);
+               : check_indices(m, err);
 }
 
 void xgb_close(struct xgb_model *m)
