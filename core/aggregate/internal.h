@@ -86,6 +86,11 @@ int tiered_strategy_norms(struct strategy_work *work, double *ret,
 int tiered_strategy_gram(struct strategy_work *work, double *ret,
                          struct tiered_error *err);
 
+/* whole.c: a run of an aggregator that merges whole models. */
+int tiered_strategy_merge(struct tiered_strategy *strategy,
+                          const struct tiered_strategy_run *run,
+                          struct tiered_model **ret_model, struct tiered_error *err);
+
 /* fold.c */
 int tiered_strategy_fold(struct strategy_work *work, struct tiered_error *err);
 

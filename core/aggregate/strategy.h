@@ -32,6 +32,7 @@ struct tiered_row {
     struct tiered_contribution contribution; /* node, num_examples, local_steps … */
     int (*read)(void *source, uint32_t block, void *out, struct tiered_error *err);
     void *source;
+    struct tiered_layout *layout; /* its own; read only where whole models are merged */
 };
 
 struct tiered_strategy;
@@ -41,8 +42,18 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
                            struct tiered_strategy **ret, struct tiered_error *err);
 void tiered_strategy_destroy(struct tiered_strategy *strategy);
 
+/** True when the aggregator merges whole models: rows then have layouts of their own,
+   as has the result, and updates hold what their child adds, delta or not. All of them
+   are in memory at once. */
+bool tiered_strategy_is_whole(const struct tiered_strategy *strategy);
+/** Such a strategy's word on one row, alone and against the base (may be NULL). */
+int tiered_strategy_check(struct tiered_strategy *strategy,
+                          const struct tiered_model *base, const struct tiered_row *row,
+                          struct tiered_error *err);
+
 struct tiered_strategy_run {
-    struct tiered_layout *layout; /* of the rows and of the model */
+    struct tiered_layout
+        *layout; /* of the rows and of the model; unused for whole ones */
     const struct tiered_model
         *base; /* the model before the round; NULL: none (then the result is the
                   aggregated row, delta or not, and optimizers are an error) */

@@ -46,6 +46,10 @@ void tiered_layout_unref(struct tiered_layout *layout);
 int tiered_layout_match(const struct tiered_layout *want,
                         const struct tiered_layout *got, struct tiered_error *err);
 
+/** Do its tensors begin a forest as tree-bagging has it: t0.left, t0.right, t0.feature
+    (I32), t0.threshold, t0.value (F64)? */
+bool tiered_layout_is_forest(const struct tiered_layout *layout);
+
 struct tiered_model {
     struct tiered_layout *layout;
     uint8_t *data; /* layout->m.data_bytes, aligned to TIERED_ALIGN, padding zeroed */

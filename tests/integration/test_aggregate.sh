@@ -222,6 +222,29 @@ for steps in inf nan -1 1e300 "" few; do # sums of these would be no counts
     expect 1 "$tiered" aggregate --plugin fedavg -o o steps
     said "'steps': local_steps is '$steps'; it must be a number in 0..2^53"
 done
+# trees: united by tree-bagging, and by nothing else
+$st write f1 '{"t0.left": ["I32", [1], [-1]], "t0.right": ["I32", [1], [-1]], "t0.feature": ["I32", [1], [-2]], "t0.threshold": ["F64", [1], [-2]], "t0.value": ["F64", [1, 1], [3]]}' num_examples=4
+$st write f2 '{"t0.value": ["F64", [1, 1], [5]], "t0.threshold": ["F64", [1], [-2]], "t0.left": ["I32", [1], [-1]], "t0.right": ["I32", [1], [-1]], "t0.feature": ["I32", [1], [-2]]}'
+$st write f3 '{"t0.left": ["I32", [1], [7]], "t0.right": ["I32", [1], [-1]], "t0.feature": ["I32", [1], [-2]], "t0.threshold": ["F64", [1], [-2]], "t0.value": ["F64", [1, 1], [3]]}'
+expect 0 "$tiered" aggregate --plugin tree-bagging --json -o o f1 f2 f1
+grep -q '"updates":3.*"num_examples":9,"tensors":15' out || fail "summary: $(cat out)"
+near o t1.value 0 5
+near o t2.value 0 3
+expect 0 "$tiered" aggregate --plugin tree-bagging --global o --on-bad-update exclude -o o4 f3 f2
+said "'f3': tree 0: node 0 has the child 7"
+near o4 t3.value 0 5
+expect 1 "$tiered" aggregate --plugin tree-bagging -o o4 f2 f3
+said "'f3': tree 0"
+near o4 t3.value 0 5 # as before
+expect 1 "$tiered" aggregate --plugin tree-bagging --on-bad-update allow -o o4 f2
+said "cannot allow bad updates"
+expect 1 "$tiered" aggregate --plugin tree-bagging --plugin fedadam --global o -o o4 f2
+said "leave the optimizer out"
+expect 1 "$tiered" aggregate --plugin tree-bagging --state s -o o4 f2
+said "keeps no state"
+expect 1 "$tiered" aggregate --plugin median -o o4 f1 f2
+said "'median' cannot average"
+
 $st write opaque '{"w": ["U8", [1], [1]]}'
 expect 1 "$tiered" aggregate --plugin fedavg -o o opaque
 said "opaque"
