@@ -36,6 +36,17 @@ struct tiered_strategy {
     struct tiered_digest slots_for; /* the model's layout */
 };
 
+/** The first value, in tensor order, that a round of finite updates made infinite or
+    NaN: in the model, or in a slot of an optimizer. */
+struct strategy_overflow {
+    bool found;
+    uint32_t tensor;
+    uint64_t element;
+    double value;
+    const struct strategy_optimizer *optimizer; /* NULL: in the model */
+    uint32_t slot;
+};
+
 /** Per worker. raw and sum hold a block and are made when first needed. */
 struct strategy_scratch {
     uint8_t *raw;
@@ -44,6 +55,7 @@ struct strategy_scratch {
     double x[STRATEGY_CHUNK], tile[STRATEGY_CHUNK];
     double slots[TIERED_MAX_SLOTS][STRATEGY_CHUNK];
     double out[STRATEGY_CHUNK];
+    struct strategy_overflow overflow;
 };
 
 /** Coefficients of the rows for the tensors under one rule. */
@@ -74,6 +86,11 @@ int tiered_strategy_norms(struct strategy_work *work, double *ret,
 int tiered_strategy_gram(struct strategy_work *work, double *ret,
                          struct tiered_error *err);
 
+/* whole.c: a run of an aggregator that merges whole models. */
+int tiered_strategy_merge(struct tiered_strategy *strategy,
+                          const struct tiered_strategy_run *run,
+                          struct tiered_model **ret_model, struct tiered_error *err);
+
 /* fold.c */
 int tiered_strategy_fold(struct strategy_work *work, struct tiered_error *err);
 
@@ -93,6 +110,10 @@ void tiered_strategy_finish(struct strategy_work *work,
                             const struct tiered_block *block, uint64_t at, size_t n,
                             double rest, double *values,
                             struct strategy_scratch *scratch);
+/** After all blocks: -1 TIERED_ERANGE when a value of the new model or state is not
+    finite, the same one however many workers there were. */
+int tiered_strategy_check_overflow(const struct strategy_work *work,
+                                   struct tiered_error *err);
 
 /* rows.c */
 /** The dtype to read a row's values as: deltas of unsigned integers wrap, so they are

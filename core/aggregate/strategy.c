@@ -56,12 +56,6 @@ static int add_aggregator(struct tiered_strategy *s, const struct tiered_use *us
         return -1;
     }
     copy_ops(use->loaded->plugin.ops, &s->ops, sizeof(s->ops));
-    if (s->ops.blobs || !s->ops.weigh) {
-        return tiered_fail(err, TIERED_ENOTSUP,
-                           "aggregator '%s' merges opaque models, which is not in this "
-                           "version",
-                           use->loaded->plugin.name);
-    }
     if (s->ops.init(&s->hosting->host, s->stage.config.data, &s->stage.state, err) !=
         0) {
         return -1;
@@ -76,6 +70,12 @@ static int add_optimizer(struct tiered_strategy *s, const struct tiered_use *use
     struct strategy_optimizer *opt = &s->optimizers[s->n_optimizers];
     if (check_kind(use, TIERED_OPTIMIZER, err) != 0) {
         return -1;
+    }
+    if (tiered_strategy_is_whole(s)) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "optimizer '%s' steps along a mean, and '%s' merges whole "
+                           "models, which have none: leave the optimizer out",
+                           use->loaded->plugin.name, s->stage.loaded->plugin.name);
     }
     s->n_optimizers++;
     if (stage_begin(&opt->stage, use, err) != 0) {
@@ -165,6 +165,18 @@ static int check_blocks(const struct tiered_strategy_run *run, struct tiered_err
     return 0;
 }
 
+/** Averaging a forest's arrays would give nodes that point anywhere. */
+static int check_trees(const struct tiered_strategy *s,
+                       const struct tiered_layout *layout, struct tiered_error *err)
+{
+    return tiered_layout_is_forest(layout)
+               ? tiered_fail(err, TIERED_EINVAL,
+                             "the tensors are the trees of a forest (t0.left …), which "
+                             "'%s' cannot average; tree-bagging unites them",
+                             s->stage.loaded->plugin.name)
+               : 0;
+}
+
 static int check_run(const struct tiered_strategy *s,
                      const struct tiered_strategy_run *run, struct tiered_error *err)
 {
@@ -183,6 +195,9 @@ static int check_run(const struct tiered_strategy *s,
                            "exclude them",
                            plugin->name);
     }
+    if (tiered_strategy_is_whole(s)) {
+        return 0;
+    }
     if (s->n_optimizers && !run->base) {
         return tiered_fail(err, TIERED_EINVAL,
                            "optimizer '%s' needs the model before the round",
@@ -191,7 +206,7 @@ static int check_run(const struct tiered_strategy *s,
     if (run->base && tiered_layout_match(run->layout, run->base->layout, err) != 0) {
         return tiered_error_prefix(err, "the model before the round: ");
     }
-    return check_blocks(run, err);
+    return check_blocks(run, err) != 0 ? -1 : check_trees(s, run->layout, err);
 }
 
 static int work_begin(struct strategy_work *work, struct tiered_error *err)
@@ -233,6 +248,7 @@ static int work_run(struct strategy_work *work, struct tiered_error *err)
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
+                   tiered_strategy_check_overflow(work, err) != 0 ||
                    tiered_model_seal(work->model, err) != 0
                ? -1
                : 0;
@@ -244,6 +260,9 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
 {
     if (check_run(strategy, run, err) != 0) {
         return -1;
+    }
+    if (tiered_strategy_is_whole(strategy)) {
+        return tiered_strategy_merge(strategy, run, ret_model, err);
     }
     struct strategy_work work = {
         .strategy = strategy, .run = run, .layout = run->layout};

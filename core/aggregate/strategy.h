@@ -32,6 +32,7 @@ struct tiered_row {
     struct tiered_contribution contribution; /* node, num_examples, local_steps … */
     int (*read)(void *source, uint32_t block, void *out, struct tiered_error *err);
     void *source;
+    struct tiered_layout *layout; /* its own; read only where whole models are merged */
 };
 
 struct tiered_strategy;
@@ -41,8 +42,18 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
                            struct tiered_strategy **ret, struct tiered_error *err);
 void tiered_strategy_destroy(struct tiered_strategy *strategy);
 
+/** True when the aggregator merges whole models: rows then have layouts of their own,
+   as has the result, and updates hold what their child adds, delta or not. All of them
+   are in memory at once. */
+bool tiered_strategy_is_whole(const struct tiered_strategy *strategy);
+/** Such a strategy's word on one row, alone and against the base (may be NULL). */
+int tiered_strategy_check(struct tiered_strategy *strategy,
+                          const struct tiered_model *base, const struct tiered_row *row,
+                          struct tiered_error *err);
+
 struct tiered_strategy_run {
-    struct tiered_layout *layout; /* of the rows and of the model */
+    struct tiered_layout
+        *layout; /* of the rows and of the model; unused for whole ones */
     const struct tiered_model
         *base; /* the model before the round; NULL: none (then the result is the
                   aggregated row, delta or not, and optimizers are an error) */
@@ -56,9 +67,9 @@ struct tiered_strategy_run {
                              a block of every row does not fit */
     struct tiered_pool *pool;
 };
-/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, or a row that
-    is read holds NaN or infinity; the text names it). On any failure the state is
-    untouched: steps are taken on a copy of the slots. */
+/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, a row that is
+    read holds NaN or infinity, or the new model or state would; the text names it). On
+    any failure the state is untouched: steps are taken on a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
@@ -71,7 +82,8 @@ int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_ro
 /** True when there are optimizers. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
-    metadata "tiered.step". load refuses another chain or layout, by name. */
+    metadata "tiered.step"; before the first step no tensors, and step 0. load refuses
+    another chain or layout, by name. */
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err);
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,

@@ -81,6 +81,23 @@ struct tiered_pipe_counts tiered_pipe_counts(const struct tiered_pipe *pipe)
     return (struct tiered_pipe_counts){pipe->stages.n, pipe->counts};
 }
 
+bool tiered_pipe_has_state(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_have_state(&pipe->stages);
+}
+
+int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
+                     struct tiered_error *err)
+{
+    return pipe_stages_save(&pipe->stages, ret, err);
+}
+
+int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
+                     struct tiered_error *err)
+{
+    return pipe_stages_load(&pipe->stages, data, size, err);
+}
+
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
                      const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
                      struct tiered_error *err)
@@ -222,6 +239,9 @@ static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
                    struct tiered_error *err)
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
+    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0) {
+        return -1;
+    }
     for (size_t k = 0; k < stages->n; k++) {
         const struct pipe_stage *stage = &stages->items[k];
         if (stage->ops->begin && stage->ops->begin(stage->state, pass->host, err) < 0) {

@@ -85,6 +85,10 @@ static int check_aggregator(const struct tiered_plugin *plugin,
         return tiered_fail(err, TIERED_EINVAL,
                            "has the trait accepts_blobs but no op 'blobs'");
     }
+    if (!blobs && ops->blobs) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "has the op 'blobs' but not the trait accepts_blobs");
+    }
     if (!blobs && !ops->weigh) {
         return tiered_fail(err, TIERED_EINVAL, "lacks the op 'weigh'");
     }

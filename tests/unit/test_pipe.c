@@ -9,7 +9,7 @@
 
 static struct tiered_plugins *plugins;
 static struct tiered_hosting hosting;
-static struct tiered_use zstd;
+static struct tiered_use zstd, delta_filter;
 
 static int set_up(void **state)
 {
@@ -18,7 +18,9 @@ static int set_up(void **state)
     tiered_hosting_init(&hosting, 7, "test", "edge", "edge-1", "3");
     plugins = tiered_plugins_create(NULL, &err);
     if (!plugins ||
-        tiered_plugins_get(plugins, "zstd", TIERED_FILTER, &zstd.loaded, &err) < 0) {
+        tiered_plugins_get(plugins, "zstd", TIERED_FILTER, &zstd.loaded, &err) < 0 ||
+        tiered_plugins_get(plugins, "delta", TIERED_FILTER, &delta_filter.loaded,
+                           &err) < 0) {
         print_error("%s\n", err.text);
         return -1;
     }
@@ -533,8 +535,8 @@ static void test_decode_takes(void **state)
         assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
         const void *bytes = tiered_encoded_borrow(e, 0);
         struct tiered_encoded *other = shared ? tiered_encoded_ref(e) : NULL;
-        assert_int_equal(tiered_decode_model(NULL, 0, &hosting, e, NULL, &back, &err),
-                         0);
+        assert_int_equal(
+            tiered_decode_model(NULL, 0, &hosting, NULL, e, NULL, &back, &err), 0);
         assert_int_equal(back->data == bytes, lies_so && !shared);
         assert_true(tiered_digest_equal(&back->digest, &model->digest));
         assert_memory_equal(back->data, model->data, model->layout->m.data_bytes);
@@ -545,6 +547,105 @@ static void test_decode_takes(void **state)
     for (size_t i = 0; i < TIERED_COUNT(layouts); i++) {
         tiered_layout_unref(layouts[i]);
     }
+}
+
+static struct tiered_encoded *encode_against(const struct tiered_use *filters, size_t n,
+                                             const struct tiered_model *model,
+                                             const struct tiered_model *reference)
+{
+    struct tiered_error err;
+    struct tiered_pipe *pipe = NULL;
+    struct tiered_encoded *e = NULL;
+    const struct tiered_encode_job job = {.data = model->data,
+                                          .reference = reference,
+                                          .hosting = &hosting,
+                                          .make = make_in_memory,
+                                          .user = (void *)(uintptr_t)model};
+    assert_int_equal(
+        tiered_pipe_create(filters, n, model->layout, &hosting, &pipe, &err), 0);
+    assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+    assert_int_equal(tiered_encoded_seal(e, false, &err), 0);
+    tiered_pipe_destroy(pipe);
+    return e;
+}
+
+/* Against a model that both ends have, and against none. */
+static void test_references(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    const struct tiered_use filters[] = {delta_filter, zstd};
+    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = floats(400000);
+    struct tiered_model *old = noise(layout, 5), *new = noise(layout, 5), *back = NULL;
+    memset(new->data, 1, 1000);
+    assert_int_equal(tiered_model_seal(new, &err), 0);
+    assert_true(tiered_pipe_refers(filters, 2));
+    assert_false(tiered_pipe_refers(&zstd, 1));
+    struct tiered_encoded *against = encode_against(filters, 2, new, old);
+    struct tiered_encoded *whole = encode_against(filters, 2, new, NULL);
+    assert_true(tiered_encoded_bytes(against) < 4000);
+    assert_true(tiered_encoded_bytes(whole) > 1000000);
+    assert_int_equal(tiered_decode_model(filters, 2, &hosting, new,
+                                         tiered_encoded_ref(against), NULL, &back,
+                                         &err),
+                     -1);
+    assert_string_equal(
+        err.text, "filter 'delta': it refers to a model that is not at hand here");
+    struct tiered_encoded *const both[] = {against, whole};
+    for (size_t i = 0; i < TIERED_COUNT(both); i++) {
+        assert_int_equal(
+            tiered_decode_model(filters, 2, &hosting, old, both[i], NULL, &back, &err),
+            0);
+        assert_true(tiered_digest_equal(&back->content, &new->content));
+        tiered_model_unref(back);
+    }
+    tiered_model_unref(old);
+    tiered_model_unref(new);
+}
+
+static uint8_t turn_of(struct tiered_encoded *e)
+{
+    return tiered_encoded_head(e)->pipe[1]->header.data[0];
+}
+
+/* A pipe of another process goes on where the saved one was. */
+static void test_saved_state(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    const struct tiered_use filters[] = {TWICE, TURNS}, other[] = {TURNS, TWICE};
+    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = floats(1000);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    struct tiered_bytes saved = {0};
+    for (uint8_t turn = 1; turn <= 3; turn++) {
+        struct tiered_pipe *pipe = NULL;
+        struct tiered_encoded *e = NULL;
+        const struct tiered_encode_job job = {.data = model->data,
+                                              .hosting = &hosting,
+                                              .make = make_in_memory,
+                                              .user = model};
+        assert_int_equal(tiered_pipe_create(filters, 2, layout, &hosting, &pipe, &err),
+                         0);
+        assert_true(tiered_pipe_has_state(pipe));
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), 0);
+        assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+        assert_int_equal(turn_of(e), turn);
+        tiered_bytes_finish(&saved);
+        assert_int_equal(tiered_pipe_save(pipe, &saved, &err), 0);
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size - 1, &err), -1);
+        assert_string_equal(err.text, "the filters' state is of another pipe");
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, 5, &err), -1);
+        assert_string_equal(err.text, "the filters' state is cut off");
+        tiered_encoded_unref(e);
+        tiered_pipe_destroy(pipe);
+    }
+    struct tiered_pipe *pipe = NULL;
+    assert_int_equal(tiered_pipe_create(other, 2, layout, &hosting, &pipe, &err), 0);
+    assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), -1);
+    assert_string_equal(err.text, "the filters' state is of another pipe");
+    tiered_pipe_destroy(pipe);
+    tiered_bytes_finish(&saved);
 }
 
 /* A head may name a model that the blocks are not. */
@@ -562,9 +663,11 @@ static void test_content_digest(void **state)
     assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), 0);
     assert_int_equal(decode(&zstd, 1, e, NULL, &back, &err), -1);
     assert_string_equal(err.text, "the model is not the one that its head names");
+    tiered_encoded_unref(TIERED_STEAL(e));
     assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
-    assert_int_equal(
-        tiered_decode_model(NULL, 0, &hosting, TIERED_STEAL(e), NULL, &back, &err), -1);
+    assert_int_equal(tiered_decode_model(NULL, 0, &hosting, NULL, TIERED_STEAL(e), NULL,
+                                         &back, &err),
+                     -1);
     assert_string_equal(err.text, "the model is not the one that its head names");
 }
 
@@ -582,6 +685,8 @@ int main(void)
         cmocka_unit_test(test_damaged_streams),
         cmocka_unit_test(test_wrong_pipes),
         cmocka_unit_test(test_decode_takes),
+        cmocka_unit_test(test_references),
+        cmocka_unit_test(test_saved_state),
         cmocka_unit_test(test_content_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

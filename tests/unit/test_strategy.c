@@ -45,8 +45,12 @@ static void two_steps(const char *rule, double first, double second)
     struct kit k;
     BEGIN(&k, kit_layout(TIERED_F64, 1), "fedavg", rule);
     assert_true(tiered_strategy_has_state(k.strategy));
-    assert_int_equal(tiered_strategy_save(k.strategy, path, &k.err), -1);
-    assert_int_equal(k.err.code, TIERED_ESTATE);
+    /* The state of no step: a round may have no result, and a restart follow. */
+    assert_int_equal(tiered_strategy_save(k.strategy, path, &k.err), 0);
+    kit_finish(&k);
+
+    BEGIN(&k, kit_layout(TIERED_F64, 1), "fedavg", rule);
+    assert_int_equal(tiered_strategy_load(k.strategy, path, k.layout, &k.err), 0);
     BASE(&k, 1);
     ROW(&k, 1, 2);
     EXPECT(&k, 1e-15, first);

@@ -18,7 +18,7 @@ static const struct tiered_option options[] = {
         .flags = TIERED_EXCLUSIVE_MAX,
         .given_offset = offsetof(struct config, beta_given)),
     TIERED_OPTION_INTEGER(struct config, trim, NULL, 0, 1000000,
-                          "how many updates to cut on each side, instead of beta",
+                          "how many updates to cut on each side, instead of 'beta'",
                           .unit = "updates",
                           .given_offset = offsetof(struct config, trim_given)),
 };

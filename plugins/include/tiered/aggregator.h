@@ -3,7 +3,7 @@
  * Aggregators: from the children's rows make one. A row is one child's update, seen
  * block by block; the host stores, decodes, converts and screens it.
  *
- * A round:   weigh   ( columns(block) )*      or      blobs
+ * A round:   weigh   ( columns(block) )*      or      blobs_check*   blobs
  *
  * weigh() gives each child a coefficient from what the plugin `needs`. A coefficient of
  * 0 means that the row is not read again. With columns() the host then calls it for
@@ -17,6 +17,12 @@
  *
  * acts_on says which roles the rule governs; other tensors are averaged by
  * num_examples.
+ *
+ * A rule with blobs() merges whole models that have no mean, such as trees: each
+ * child's tensors and bytes are handed to it as they came, so they may differ in number
+ * and size from child to child, and from what it makes of them. Nothing may follow it
+ * in a strategy. Such updates hold what the child adds, not the model that it started
+ * from.
  */
 #ifndef TIERED_AGGREGATOR_H
 #define TIERED_AGGREGATOR_H
@@ -49,6 +55,24 @@ struct tiered_round_view {
     const double *gram; /* by ops->needs; NULL for nothing */
 };
 
+/** A whole model, borrowed for the call. Frozen. */
+struct tiered_whole {
+    const struct tiered_manifest *manifest;
+    const uint8_t *data; /* manifest->data_bytes of them */
+};
+
+/** Where blobs() puts what it made. */
+struct tiered_merged {
+    size_t size;
+    void *opaque; /* the host's own */
+    /** Room for a model of n tensors, of which name, dtype, role, rank and shape are
+        read. *ret_manifest tells their places in *ret_data, which is zeroed; both are
+        valid until blobs() returns. Once a call. */
+    int (*make)(const struct tiered_merged *merged, const struct tiered_tensor *tensors,
+                uint32_t n, const struct tiered_manifest **ret_manifest,
+                uint8_t **ret_data, struct tiered_error *err);
+};
+
 struct tiered_aggregator_ops {
     size_t size;
     enum tiered_needs needs;
@@ -68,13 +92,20 @@ struct tiered_aggregator_ops {
                        size_t n_rows, size_t n, float *out, struct tiered_error *err);
     int (*columns_f64)(void *state, const double *const *rows, const double *weights,
                        size_t n_rows, size_t n, double *out, struct tiered_error *err);
-    /** Opaque models (TIERED_ACCEPTS_BLOBS), instead of weigh and columns: merge the
-       base (may be NULL) and n blobs into out. With capacity 0 it only tells *ret_size.
-     */
-    int (*blobs)(void *state, const struct tiered_round_view *view, const void *base,
-                 size_t base_size, const void *const *blobs, const size_t *sizes,
-                 void *out, size_t capacity, size_t *ret_size,
-                 struct tiered_error *err);
+    /** Whole models (TIERED_ACCEPTS_BLOBS), instead of weigh and columns: merge the
+        base, the model before the round (NULL: none), and view->n updates in canonical
+        child order into what merged->make() gives room for. An excluded child's update
+        has no manifest (NULL) and is left out. All of it may come from the network.
+        Refuse with TIERED_ERANGE a round that has no sensible result: the model then
+        stays. */
+    int (*blobs)(void *state, const struct tiered_round_view *view,
+                 const struct tiered_whole *base, const struct tiered_whole *updates,
+                 const struct tiered_merged *merged, struct tiered_error *err);
+    /** Is this update sound by itself, and fit for the base (may be NULL)? So that a
+       bad one is told by its child's name before the round that it would spoil. The
+       text does not name the child. With blobs() only; may be NULL. */
+    int (*blobs_check)(void *state, const struct tiered_whole *base,
+                       const struct tiered_whole *update, struct tiered_error *err);
     struct tiered_saved_state saved;
 };
 

@@ -183,6 +183,11 @@ int tiered_learner_load(void *state, const struct tiered_host *host,
                                      learner->count, host, err);
 }
 
+struct tiered_dataset *tiered_learner_dataset(void *state)
+{
+    return &((struct learner *)state)->dataset;
+}
+
 int tiered_learner_manifest(void *state, const struct tiered_manifest **ret_manifest,
                             struct tiered_error *err)
 {
