@@ -76,6 +76,9 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
     if (!isfinite(head->local_steps) || head->local_steps < 0) {
         return tiered_fail(err, TIERED_ERANGE, "local_steps is not a count");
     }
+    if (!isfinite(head->a_norm) || head->a_norm < 0) {
+        return tiered_fail(err, TIERED_ERANGE, "a_norm is not a length");
+    }
     if (tiered_wire_layout(head, &layout, err) < 0) {
         return -1;
     }
@@ -151,6 +154,7 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
         .encoded = encoded,
         .num_examples = head->num_examples,
         .local_steps = head->local_steps,
+        .a_norm = head->a_norm,
         .initial = head->base_model.len == 0,
     };
     tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);
