@@ -29,7 +29,7 @@ struct config {
 static const struct tiered_option options[] = {
     TIERED_OPTION_INTEGER(struct config, max_iterations, "100", 1, 1000000,
                           "how often the median moves at most", .unit = "iterations"),
-    TIERED_OPTION_DOUBLE(struct config, tolerance, "1e-6", 0, 1,
+    TIERED_OPTION_DOUBLE(struct config, tolerance, "1e-6", 0, INFINITY,
                          "it rests when no distance of the sum changes by more than "
                          "this share; 0 runs all iterations"),
     TIERED_OPTION_DOUBLE(struct config, epsilon, "1e-6", 0, INFINITY,
