@@ -16,7 +16,7 @@
 /* A squared distance this small beside the squares that it comes from has lost its
    digits, and is summed from differences instead. */
 #define LOST 1e-10
-/* Half of the updates this much further from the mean than from one of them: the mean
+/* Most of the updates this much further from the mean than from one of them: the mean
    lies where outliers dragged it. */
 #define DRAGGED 10.0
 
@@ -147,7 +147,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/** Half of the shares are at most so far from z. */
+/** More than half of the shares are at most so far from z. */
 static double median_distance(const struct search *s)
 {
     size_t count = 0;
@@ -161,7 +161,7 @@ static double median_distance(const struct search *s)
     qsort(s->sorted, count, 2 * sizeof(double), compare);
     for (size_t i = 0; i < count; i++) {
         sum += s->sorted[2 * i + 1];
-        if (sum >= 0.5) {
+        if (sum > 0.5) {
             return s->sorted[2 * i];
         }
     }
