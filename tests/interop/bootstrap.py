@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment with gRPC for Python, and stubs from tiered.proto: made when missing."""
+"""Environments for Python: with gRPC and stubs from tiered.proto, or with what a test
+names. Made when missing."""
 import os
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-REQUIREMENTS = os.path.join(HERE, "requirements.txt")
-PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c"
+GRPC = ("interop-venv", "requirements.txt",
+        "grpc, grpc_tools, google.protobuf, numpy, crc32c")
+PEERS = ("aggregators-venv", "aggregators.txt", "numpy, scipy, flwr, geom_median.numpy")
 
 
 def run(what, *command):
@@ -15,19 +17,20 @@ def run(what, *command):
         sys.exit("cannot %s:\n%s" % (what, out.stdout))
 
 
-def enter(build):
+def enter(build, environment=GRPC):
     """Go on in the environment's interpreter."""
-    folder = os.path.join(build, "interop-venv")
+    name, requirements, packages = environment
+    folder = os.path.join(build, name)
     if os.path.realpath(sys.prefix) == os.path.realpath(folder):
         return
     python = os.path.join(folder, "bin", "python3")
-    if subprocess.run([python, "-c", "import " + PACKAGES], stderr=subprocess.DEVNULL
+    if subprocess.run([python, "-c", "import " + packages], stderr=subprocess.DEVNULL
                       ).returncode if os.path.exists(python) else True:
         run("make %s (Debian: apt-get install python3-venv)" % folder,
             sys.executable, "-m", "venv", folder)
-        run("install gRPC for Python, which needs the package index or a mirror of it",
+        run("install %s, which needs the package index or a mirror of it" % requirements,
             python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "-r", REQUIREMENTS)
+            "-r", os.path.join(HERE, requirements))
     os.execv(python, [python, *sys.argv])
 
 
