@@ -205,16 +205,19 @@ static int compare(const void *a, const void *b)
 /** The row from which half of the others are not far: no minority can be that. */
 static size_t find_midst(const double *gram, size_t n, double *distances)
 {
-    size_t best = 0;
+    size_t best = 0, measured = 0;
     double least = INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        measured += isfinite(gram[i * n + i]);
+    }
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j < n; j++) {
             double d = gram[i * n + i] + gram[j * n + j] - 2 * gram[i * n + j];
             distances[j] = isnan(d) ? INFINITY : fmax(d, 0);
         }
         qsort(distances, n, sizeof(distances[0]), compare);
-        if (isfinite(gram[i * n + i]) && distances[n / 2] < least) {
-            least = distances[n / 2];
+        if (isfinite(gram[i * n + i]) && distances[measured / 2] < least) {
+            least = distances[measured / 2];
             best = i;
         }
     }

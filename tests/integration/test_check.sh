@@ -55,6 +55,11 @@ wrong() {
 }
 
 wrong last-row "order of children: the result depends on the order of the children"
+wrong claims "doubled children: every child twice makes another result: element 0 is"
+wrong claims "scaling: rows times 4 do not make the result times it: element 0 is"
+wrong claims "translation: 3.5 added to every row does not add 3.5 to the result: element 0 is"
+wrong claims "groups: three groups make another result than their children: element 0 is"
+wrong claims "tensors: measures a tensor once and not the next time"
 wrong crashes "1 to 100 children: crashes: Aborted (weigh of 3 children)"
 wrong exits "1 to 100 children: ends the process with exit code 0 (weigh of 3 children)"
 wrong hangs "1 to 100 children: does not end within 2.0s (weigh of 3 children)"

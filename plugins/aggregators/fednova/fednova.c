@@ -80,7 +80,9 @@ static int weigh(void *state, const struct tiered_round_view *view, double *ret_
     double steps = effective_steps(view, ret_weights);
     for (size_t i = 0; i < view->n; i++) {
         if (ret_weights[i] != 0) {
-            ret_weights[i] *= steps / length_of(view->contributions[i]);
+            double factor = steps / length_of(view->contributions[i]);
+            /* Equal steps are a plain mean, which their rounded sum must not spoil. */
+            ret_weights[i] *= fabs(factor - 1) < 1e-13 ? 1 : factor;
         }
     }
     return 0;
