@@ -416,12 +416,13 @@ static struct tiered_model *run_big(unsigned n_threads, uint64_t tile_memory,
 static void test_threads_and_tiles(void **state)
 {
     (void)state;
-    static const char *const rules[] = {"fedavg", "median", "trimmed-mean"};
+    static const char *const rules[] = {"fedavg", "median", "trimmed-mean",
+                                        "krum",   "bulyan", "norm-bounded:norm=1"};
     static const enum tiered_dtype dtypes[] = {TIERED_F32, TIERED_BF16, TIERED_F64};
     for (size_t i = 0; i < TIERED_COUNT(rules); i++) {
-        struct tiered_model *one = run_big(0, 0, rules[i], dtypes[i]);
-        struct tiered_model *four = run_big(4, 0, rules[i], dtypes[i]);
-        struct tiered_model *tiled = run_big(2, 3000000, rules[i], dtypes[i]);
+        struct tiered_model *one = run_big(0, 0, rules[i], dtypes[i % 3]);
+        struct tiered_model *four = run_big(4, 0, rules[i], dtypes[i % 3]);
+        struct tiered_model *tiled = run_big(2, 3000000, rules[i], dtypes[i % 3]);
         assert_memory_equal(one->data, four->data, one->layout->m.data_bytes);
         assert_memory_equal(one->data, tiled->data, one->layout->m.data_bytes);
         assert_true(tiered_digest_equal(&one->digest, &four->digest));
