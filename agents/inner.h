@@ -22,7 +22,7 @@ struct inner_update {
     struct tiered_digest base;
     struct tiered_encoded *encoded;
     uint64_t num_examples;
-    double local_steps;
+    double local_steps, a_norm; /* a_norm 0: not told */
     struct tiered_metrics metrics;
     bool initial, excluded;
     bool dropped;    /* the machine is done with it … */

@@ -233,6 +233,7 @@ static void do_deliver(struct inner *inner, const struct tiered_round_action *a)
         .base = inner->turn_base,
         .model = inner->current,
         .num_examples = a->num_examples,
+        .local_steps = a->local_steps,
         .metrics = a->metrics,
     };
     inner_publish(inner,

@@ -107,7 +107,8 @@ struct aggregate_job {
     struct inner_update **updates;
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
-    bool no_result; /* the rule has none: the model stays */
+    bool no_result;     /* the rule has none: the model stays */
+    double local_steps; /* of the result */
 };
 
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
@@ -134,7 +135,7 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
                              .node = inner->children[update->child],
                              .num_examples = update->num_examples,
                              .local_steps = update->local_steps,
-                             .a_norm = NAN,
+                             .a_norm = update->a_norm > 0 ? update->a_norm : NAN,
                              .excluded = update->excluded},
             .read = read_row,
             .source = job->decoders[i],
@@ -165,6 +166,8 @@ static void aggregate_run(struct node_job *base)
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
     job->no_result = base->result < 0 && base->err.code == TIERED_ERANGE;
+    double steps = tiered_strategy_local_steps(job->inner->strategy);
+    job->local_steps = isfinite(steps) ? steps : 0;
 }
 
 static void aggregate_free(struct aggregate_job *job)
@@ -198,6 +201,7 @@ static void aggregate_done(struct node_job *base)
         tiered_model_unref(inner->aggregated);
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
+        event.local_steps = job->local_steps;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);
         event.kind = TIERED_ON_NOT_AGGREGATED;

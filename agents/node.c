@@ -357,6 +357,7 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     }
     head->num_examples = d->update.num_examples;
     head->local_steps = d->update.local_steps;
+    head->a_norm = d->update.a_norm;
     node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
     pthread_mutex_lock(&d->job.node->outbox_lock);
     int result =

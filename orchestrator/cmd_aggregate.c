@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -115,6 +116,12 @@ static int write_outputs(const struct session *s, const struct request *r,
     char count[24];
     snprintf(count, sizeof(count), "%" PRIu64, s->updates.num_examples);
     int rc = tiered_metadata_set(&metadata, "num_examples", count, err);
+    double steps = tiered_strategy_local_steps(s->strategy);
+    if (rc == 0 && isfinite(steps)) {
+        char text[32];
+        snprintf(text, sizeof(text), "%.17g", steps);
+        rc = tiered_metadata_set(&metadata, "local_steps", text, err);
+    }
     if (rc == 0) {
         rc = tiered_safetensors_write(r->out, s->model, &metadata, err);
     }
@@ -319,6 +326,8 @@ const struct tiered_command cmd_aggregate = {
         "  -o, --output OUT     the result\n"
         "\n"
         "num_examples comes from the updates' metadata (1 if absent); OUT's is the\n"
-        "sum. Exit: 0 done, 1 the input failed and OUT is as before, 2 a wrong flag.\n",
+        "sum. So do local_steps and a_norm; OUT's local_steps are what it counts by\n"
+        "at the next tier. Exit: 0 done, 1 the input failed and OUT is as before, 2 a\n"
+        "wrong flag.\n",
     .run = run,
 };

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Norms and dot products of the rows' deltas, in f64, subtracted before multiplied.
- * Running statistics and integers stay out: their scale would drown the parameters.
  *
  * Each entry is summed by one worker over blocks, tiles and lanes in a fixed order, so
  * its bits do not depend on how many workers there are.
@@ -32,13 +31,6 @@ static double dot(const double *a, const double *b, size_t n)
            ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-static bool is_measured(const struct strategy_work *work,
-                        const struct tiered_block *block)
-{
-    return (work->strategy->ops.acts_on & TIERED_ROLE_BIT(block->role)) &&
-           block->role != TIERED_BUFFER && tiered_dtype_is_float(block->dtype);
-}
-
 static double norm_of_block(const struct strategy_work *work,
                             const struct tiered_block *block,
                             struct strategy_scratch *s)
@@ -57,6 +49,7 @@ static double norm_of_block(const struct strategy_work *work,
                 s->tile[i] -= s->x[i];
             }
         }
+        tiered_strategy_mask(work, block, at, n, s->tile);
         sum += dot(s->tile, s->tile, n);
     }
     return sum;
@@ -82,7 +75,7 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
     }
     for (uint32_t b = 0; b < work->layout->n_blocks; b++) {
         const struct tiered_block *block = &work->layout->blocks[b];
-        if (!is_measured(work, block)) {
+        if (!tiered_strategy_is_measured(work, block)) {
             continue;
         }
         if (tiered_strategy_cancelled(work, err) != 0 ||
@@ -97,12 +90,6 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
 int tiered_strategy_norms(struct strategy_work *work, double *ret,
                           struct tiered_error *err)
 {
-    if (!work->run->base && !work->run->rows_are_deltas) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "aggregator '%s' measures how far the updates moved, so it "
-                           "needs the model before the round",
-                           work->strategy->stage.loaded->plugin.name);
-    }
     struct norms norms = {work, ret};
     return tiered_pool_for(work->run->pool, work->run->n_rows, norm_of_row, &norms,
                            err);
@@ -114,7 +101,8 @@ struct gram {
     size_t n, *rows; /* included rows */
     double *deltas;  /* n x capacity */
     size_t capacity;
-    double *centre; /* capacity values; NULL when rows are deltas */
+    double *centre;    /* capacity values; NULL when rows are deltas as they are */
+    size_t centre_row; /* STRATEGY_CENTRE_BASE: the base, or the first row */
     const struct tiered_block *block;
     uint64_t at;
     size_t length;
@@ -140,24 +128,24 @@ static int load_row(void *user, size_t i, unsigned worker, struct tiered_error *
     for (size_t k = 0; g->centre && k < g->length; k++) {
         deltas[k] -= g->centre[k];
     }
+    tiered_strategy_mask(g->work, g->block, g->at, g->length, deltas);
     return 0;
 }
 
-/** Without a model before the round any centre gives the same distances: the first
-    row is near the others. */
+/** Without a model before the round any centre gives the same distances. */
 static int load_centre(struct gram *g, struct tiered_error *err)
 {
     const struct tiered_strategy_run *run = g->work->run;
     if (!g->centre) {
         return 0;
     }
-    if (run->base) {
+    if (run->base && g->centre_row == STRATEGY_CENTRE_BASE) {
         load_tile(g, run->base->data + g->block->offset_bytes, g->centre);
         return 0;
     }
+    size_t row = g->centre_row == STRATEGY_CENTRE_BASE ? g->rows[0] : g->centre_row;
     struct strategy_scratch *s = tiered_strategy_scratch(g->work, 0, err);
-    if (!s ||
-        tiered_strategy_read(g->work, g->rows[0], g->block->index, s->raw, err) != 0) {
+    if (!s || tiered_strategy_read(g->work, row, g->block->index, s->raw, err) != 0) {
         return -1;
     }
     load_tile(g, s->raw, g->centre);
@@ -202,7 +190,8 @@ static int add_block(struct gram *g, struct tiered_error *err)
     return 0;
 }
 
-/** Mirror the lower triangle; an excluded row is infinitely far from every other. */
+/** Mirror the lower triangle; an excluded row is infinitely far from every other, and
+    so is one that overflows. */
 static void complete(const struct strategy_work *work, double *gram)
 {
     size_t n = work->run->n_rows;
@@ -214,14 +203,19 @@ static void complete(const struct strategy_work *work, double *gram)
             gram[i * n + i] = INFINITY;
         }
     }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n && !isfinite(gram[i * n + i]); j++) {
+            gram[i * n + j] = gram[j * n + i] = i == j ? INFINITY : 0;
+        }
+    }
 }
 
-int tiered_strategy_gram(struct strategy_work *work, double *ret,
+int tiered_strategy_gram(struct strategy_work *work, size_t centre_row, double *ret,
                          struct tiered_error *err)
 {
     size_t n_rows = work->run->n_rows;
     TIERED_FREE size_t *rows = calloc(n_rows, sizeof(rows[0]));
-    struct gram g = {.work = work, .rows = rows, .ret = ret};
+    struct gram g = {.work = work, .rows = rows, .ret = ret, .centre_row = centre_row};
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (!work->run->rows[i].contribution.excluded) {
             rows[g.n++] = i;
@@ -234,10 +228,11 @@ int tiered_strategy_gram(struct strategy_work *work, double *ret,
                            n_rows);
     }
     g.deltas = deltas;
-    g.centre = work->run->rows_are_deltas ? NULL : deltas + g.n * g.capacity;
+    bool as_is = work->run->rows_are_deltas && centre_row == STRATEGY_CENTRE_BASE;
+    g.centre = as_is ? NULL : deltas + g.n * g.capacity;
     for (uint32_t b = 0; g.n && b < work->layout->n_blocks; b++) {
         g.block = &work->layout->blocks[b];
-        if (is_measured(work, g.block) && add_block(&g, err) != 0) {
+        if (tiered_strategy_is_measured(work, g.block) && add_block(&g, err) != 0) {
             return -1;
         }
     }

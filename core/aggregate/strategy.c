@@ -2,6 +2,8 @@
 /* The strategy as a whole: its plugins' lives, and the phases of one run. */
 #include "core/aggregate/internal.h"
 
+#include <math.h>
+
 #define MAX_STAGES 16
 
 bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret)
@@ -107,6 +109,7 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
     struct tiered_strategy *s = calloc(1, sizeof(*s));
     if (s) {
         s->hosting = hosting;
+        s->local_steps = NAN;
         s->optimizers = calloc(n_uses, sizeof(s->optimizers[0]));
     }
     if (!s || !s->optimizers) {
@@ -142,6 +145,11 @@ void tiered_strategy_destroy(struct tiered_strategy *s)
     free(s->optimizers);
     tiered_model_unref(s->slots);
     free(s);
+}
+
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy)
+{
+    return strategy->local_steps;
 }
 
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy)
@@ -238,6 +246,7 @@ static void work_finish(struct strategy_work *work)
     free(work->rule.w);
     free(work->by_examples.w);
     free(work->ordinals);
+    free(work->measured);
     tiered_model_unref(work->slots);
     tiered_model_unref(work->model);
 }

@@ -74,6 +74,10 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
 
+/** The local_steps that the last run's model stands for at the next tier; NAN: the rows
+    do not say theirs. */
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy);
+
 /** Read all of a row: -1 TIERED_ERANGE names its node and the tensor and index of the
     first value that is NaN or infinite. Any thread. */
 int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_row *row,
