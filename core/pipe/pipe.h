@@ -54,6 +54,17 @@ struct tiered_encode_job {
 int tiered_pipe_encode(struct tiered_pipe *pipe, const struct tiered_encode_job *job,
                        struct tiered_encoded **ret, struct tiered_error *err);
 
+/**
+ * What the last encode that was finished made of the blocks: bytes[0] before the first
+ * filter, bytes[k] after the k-th of n; headers are not among them. Lives in the pipe
+ * and changes with its next encode. Zeros before the first.
+ */
+struct tiered_pipe_counts {
+    size_t n; /* filters */
+    const uint64_t *bytes;
+};
+struct tiered_pipe_counts tiered_pipe_counts(const struct tiered_pipe *pipe);
+
 /** What the filters carry from one pass to the next, as bytes (appended to *ret; none
     where no filter has any), and back into a pipe of the same filters. It is to be
    saved together with what the pass made. */

@@ -53,6 +53,17 @@ static struct tiered_layout *adversarial_layout(void)
     return layout;
 }
 
+static struct tiered_layout *floats(uint64_t n)
+{
+    struct tiered_error err;
+    struct tiered_layout_builder *b = tiered_layout_build();
+    assert_int_equal(
+        tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, &n, &err), 0);
+    struct tiered_layout *layout = tiered_layout_seal(b, &err);
+    assert_non_null(layout);
+    return layout;
+}
+
 /* Any bits at all: NaN with payloads, infinities, negative zeros, subnormals. */
 static struct tiered_model *noise(struct tiered_layout *layout, uint64_t seed)
 {
@@ -305,6 +316,39 @@ static void test_scan_and_calls(void **state)
     mask_loaded.plugin.traits = 0;
 }
 
+/* What went into the filters and came out of each, in the pass that writes alone. */
+static void test_counts(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = floats(300);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
+    const struct tiered_use chain[] = {TWICE, MASK, zstd};
+    const struct tiered_encode_job job = {
+        .data = model->data, .hosting = &hosting, .make = make_in_memory};
+    mask_loaded.plugin.traits = TIERED_NEEDS_SCAN;
+    assert_int_equal(tiered_pipe_create(chain, 3, layout, &hosting, &pipe, &err), 0);
+    struct tiered_pipe_counts counts = tiered_pipe_counts(pipe);
+    assert_int_equal(counts.n, 3);
+    assert_int_equal(counts.bytes[0], 0);
+    for (int turn = 0; turn < 2; turn++) {
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        size_t size;
+        uint32_t crc;
+        assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+        tiered_encoded_block(e, 0, &size, &crc);
+        counts = tiered_pipe_counts(pipe);
+        assert_int_equal(counts.bytes[0], 1200);
+        assert_int_equal(counts.bytes[1], 2400);
+        assert_int_equal(counts.bytes[2], 2400);
+        assert_int_equal(counts.bytes[3], size);
+    }
+    mask_loaded.plugin.traits = 0;
+}
+
 static void test_screening(void **state)
 {
     (void)state;
@@ -478,17 +522,6 @@ static void test_wrong_pipes(void **state)
     assert_null(wrong);
 }
 
-static struct tiered_layout *floats(uint64_t n)
-{
-    struct tiered_error err;
-    struct tiered_layout_builder *b = tiered_layout_build();
-    assert_int_equal(
-        tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, &n, &err), 0);
-    struct tiered_layout *layout = tiered_layout_seal(b, &err);
-    assert_non_null(layout);
-    return layout;
-}
-
 /* Bytes that lie as the model's do are its own, unless somebody else has them. */
 static void test_decode_takes(void **state)
 {
@@ -647,6 +680,7 @@ int main(void)
         cmocka_unit_test(test_deltas_are_exact),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_scan_and_calls),
+        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_screening),
         cmocka_unit_test(test_damaged_streams),
         cmocka_unit_test(test_wrong_pipes),
