@@ -80,6 +80,7 @@ struct inner {
     char why[512];           /* as the last heartbeat told it */
     struct tiered_path open; /* the round being measured */
     uint64_t opened_ms, up_before, down_before;
+    struct traffic traffic, traffic_before; /* of the children's updates */
 };
 
 /** Feed the machine and carry out what it says. */

@@ -168,6 +168,9 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
     tiered_wire_digest(&head->base_model, &update->base,
                        NULL); /* checked at the offer */
     inner->updates = update;
+    if (!update->initial) {
+        traffic_add(&inner->traffic, encoded);
+    }
     inner_screen(inner, update, push);
 }
 

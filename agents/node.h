@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "agents/agent.h"
+#include "agents/traffic.h"
 #include "core/model/model.h"
 #include "core/pipe/pipe.h"
 #include "core/plugins/hosting.h"
@@ -64,6 +65,7 @@ struct node {
     struct tiered_model *model; /* the newest from the parent, or NULL */
     struct tiered_digest fetching;
     bool is_fetching, decoding;
+    struct traffic traffic_up, traffic_down; /* of the link to the parent */
     struct want train, evaluate;
     struct tiered_path delivering_path;
     unsigned jobs; /* posted back to this node and not yet seen */
