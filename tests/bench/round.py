@@ -16,9 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-BUILD = os.path.join(ROOT, "build")
-VENV = os.path.join(BUILD, "flower-venv")
+from flower import BUILD, PYTHON, ROOT, install
 
 TOPOLOGY = """
 tiered: 1
@@ -75,12 +73,11 @@ def flower(work, clients, parameters, rounds):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = "127.0.0.1:%d" % s.getsockname()[1]
-    python = os.path.join(VENV, "bin", "python")
     script = os.path.join(ROOT, "tests", "bench", "flower_round.py")
     quiet = {"stderr": subprocess.DEVNULL}
-    server = subprocess.Popen([python, script, "server", address, str(clients), str(parameters), str(rounds)],
+    server = subprocess.Popen([PYTHON, script, "server", address, str(clients), str(parameters), str(rounds)],
                               stdout=subprocess.PIPE, text=True, **quiet)
-    edges = [subprocess.Popen([python, script, "client", address], stdout=subprocess.DEVNULL, **quiet)
+    edges = [subprocess.Popen([PYTHON, script, "client", address], stdout=subprocess.DEVNULL, **quiet)
              for _ in range(clients)]
     lines = server.stdout.read().split("\n")
     server.wait()
@@ -90,13 +87,6 @@ def flower(work, clients, parameters, rounds):
     seconds = [float(line) for line in lines if line and not line.startswith("peak")]
     peak = [float(line.split()[1]) for line in lines if line.startswith("peak")]
     return seconds, peak[0] if peak else 0.0
-
-
-def install_flower():
-    if not os.path.exists(os.path.join(VENV, "bin", "flwr")):
-        print("installing flwr into %s" % VENV, file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([os.path.join(VENV, "bin", "pip"), "install", "-q", "flwr", "numpy"], check=True)
 
 
 def main():
@@ -118,7 +108,7 @@ def main():
     if os.path.exists(os.path.join(plugins, "grpc.so")):
         ways["grpc"] = lambda *a: tiered(*a, grpc=True)
     if not args.no_flower:
-        install_flower()
+        install()
         ways["flower"] = flower
     for parameters in map(int, args.parameters.split(",")):
         seconds = {name: [] for name in ways}
