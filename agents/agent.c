@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 
 #define ORPHAN_MS 60000
+#define TIDY_MS   10000
 #define LAST_MS   2000 /* at the end, for the orchestrator to take the last events */
 
 /* ---- events ---- */
@@ -304,6 +305,14 @@ static void agent_finish(struct agent *agent)
     tiered_loop_destroy(agent->loop);
 }
 
+/* A node that waits long for its next round does not hold a model's worth of memory. */
+static void tidy(void *user)
+{
+    struct agent *agent = user;
+    tiered_map_tidy(TIDY_MS);
+    tiered_loop_timer(agent->loop, &agent->tidy, TIDY_MS, tidy, agent);
+}
+
 int agent_run(const struct agent_config *config, struct tiered_error *err)
 {
     struct agent agent = {.config = *config};
@@ -317,6 +326,7 @@ int agent_run(const struct agent_config *config, struct tiered_error *err)
         (agent.plugins = tiered_plugins_create(config->plugins, err)) &&
         open_session(&agent, err) == 0) {
         tiered_loop_timer(agent.loop, &agent.orphan, ORPHAN_MS, orphaned, &agent);
+        tidy(&agent);
         result = tiered_loop_run(agent.loop, err);
     }
     agent_finish(&agent);

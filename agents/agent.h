@@ -39,7 +39,7 @@ struct agent {
     struct node **nodes;
     size_t n_nodes;
     struct events events;
-    struct tiered_timer orphan, last;
+    struct tiered_timer orphan, last, tidy;
     bool stopping, waited_enough;
 };
 

@@ -2,7 +2,7 @@
 /* What children say becomes events of the round machine; their updates are received. */
 #include "agents/inner.h"
 
-#include <math.h>
+#include <inttypes.h>
 
 static void child_ready(void *user, uint32_t child, bool ready, const char *missing)
 {
@@ -71,10 +71,20 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
 {
     struct tiered_layout *layout = NULL;
     if (head->num_examples > (1ull << 53)) {
-        return tiered_fail(err, TIERED_ERANGE, "num_examples is above 2^53");
+        return tiered_fail(err, TIERED_ERANGE,
+                           "num_examples is %" PRIu64 "; it must be an integer in "
+                           "0..2^53",
+                           head->num_examples);
     }
-    if (!isfinite(head->local_steps) || head->local_steps < 0) {
-        return tiered_fail(err, TIERED_ERANGE, "local_steps is not a count");
+    if (!(head->local_steps >= 0 && head->local_steps <= 0x1p53)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "local_steps is %g; it must be a number in 0..2^53",
+                           head->local_steps);
+    }
+    if (!(head->a_norm >= 0 && head->a_norm <= 0x1p53)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "a_norm is %g; it must be a number in 0..2^53",
+                           head->a_norm);
     }
     if (tiered_wire_layout(head, &layout, err) < 0) {
         return -1;
@@ -151,6 +161,7 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
         .encoded = encoded,
         .num_examples = head->num_examples,
         .local_steps = head->local_steps,
+        .a_norm = head->a_norm,
         .initial = head->base_model.len == 0,
     };
     tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);

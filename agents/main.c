@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tiered-agent: hosts one or more nodes of a tree on one host. */
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -110,8 +111,18 @@ static int parse(int argc, char **argv, struct agent_config *config)
     return missing ? usage("missing argument", missing) : -1;
 }
 
+/* Blocks of a transfer come and go by the thousand. glibc gives each back to the
+   kernel, which clears its pages anew; keep as many as a few transfers have under way.
+ */
+static void keep_blocks(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
+}
+
 int main(int argc, char **argv)
 {
+    keep_blocks();
     const char *token = getenv("TIERED_TOKEN");
     struct agent_config config = {.token = token ? token : ""};
     int code = parse(argc, argv, &config);

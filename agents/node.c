@@ -53,20 +53,16 @@ struct decode_job {
     struct node_job job;
     struct tiered_encoded *encoded;
     struct tiered_digest digest;
-    struct tiered_model *model;
+    struct tiered_model *model, *reference; /* reference: what was at hand before */
 };
 
 static void decode_run(struct node_job *job)
 {
     struct decode_job *d = (struct decode_job *)job;
     struct node *node = job->node;
-    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
-    job->result = tiered_decoder_create(node->down, node->n_down, &node->hosting,
-                                        d->encoded, &decoder, &job->err);
-    if (job->result == 0) {
-        job->result =
-            tiered_decoder_model(decoder, node->agent->workers, &d->model, &job->err);
-    }
+    job->result = tiered_decode_model(node->down, node->n_down, &node->hosting,
+                                      d->reference, TIERED_STEAL(d->encoded),
+                                      node->agent->workers, &d->model, &job->err);
 }
 
 /* This model cannot be read: whoever waits for it is told. */
@@ -88,7 +84,8 @@ static void decode_done(struct node_job *job)
     struct decode_job *d = (struct decode_job *)job;
     struct node *node = job->node;
     node->decoding = false;
-    tiered_encoded_unref(d->encoded);
+    tiered_encoded_unref(d->encoded); /* when it never ran */
+    tiered_model_unref(d->reference);
     if (job->result == 0) {
         /* a lossy downlink changes bytes: the model keeps the name that orders use */
         d->model->digest = d->digest;
@@ -126,6 +123,7 @@ static void on_pulled(void *user, const struct tiered_digest *model,
     }
     d->encoded = encoded;
     d->digest = *model;
+    d->reference = tiered_model_ref(node->model);
     d->job.run = decode_run;
     d->job.done = decode_done;
     node->decoding = true;
@@ -142,7 +140,8 @@ static bool have_model(struct node *node, const struct tiered_digest *digest)
         !(node->is_fetching && tiered_digest_equal(&node->fetching, digest))) {
         node->is_fetching = true;
         node->fetching = *digest;
-        tiered_uplink_pull(node->uplink, digest);
+        tiered_uplink_pull(node->uplink, digest,
+                           node->model ? &node->model->content : NULL);
     }
     return false;
 }
@@ -358,6 +357,7 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     }
     head->num_examples = d->update.num_examples;
     head->local_steps = d->update.local_steps;
+    head->a_norm = d->update.a_norm;
     node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
     pthread_mutex_lock(&d->job.node->outbox_lock);
     int result =
@@ -367,6 +367,20 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     head->metrics = NULL;
     head->base_model = head->content = (ProtobufCBinaryData){0};
     return result;
+}
+
+/* The filters go on from what the newest update in the outbox made of them. */
+static int load_pipe(struct node *node, struct tiered_pipe *pipe,
+                     struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    if (!tiered_pipe_has_state(pipe)) {
+        return 0;
+    }
+    pthread_mutex_lock(&node->outbox_lock);
+    int result = tiered_outbox_state(node->outbox, &state, err);
+    pthread_mutex_unlock(&node->outbox_lock);
+    return result < 0 ? -1 : tiered_pipe_load(pipe, state.data, state.size, err);
 }
 
 /* Filters, then the outbox: nothing leaves before it stands there, durable. */
@@ -380,7 +394,8 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
                         node->as->node, path);
     TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
     if (tiered_pipe_create(node->up, node->n_up, d->update.model->layout, &hosting,
-                           &pipe, err) < 0) {
+                           &pipe, err) < 0 ||
+        load_pipe(node, pipe, err) < 0) {
         return -1;
     }
     const struct tiered_encode_job job = {
@@ -391,12 +406,14 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         .make = make_outbox_entry,
         .user = d,
     };
-    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0) {
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    if (tiered_pipe_encode(pipe, &job, &d->encoded, err) < 0 ||
+        tiered_pipe_save(pipe, &state, err) < 0) {
         return -1;
     }
     pthread_mutex_lock(&node->outbox_lock);
-    int result =
-        tiered_outbox_commit(node->outbox, &d->update.path, d->encoded, NULL, 0, err);
+    int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
+                                      state.data, state.size, err);
     pthread_mutex_unlock(&node->outbox_lock);
     return result;
 }

@@ -91,7 +91,7 @@ struct node_update {
     struct tiered_model *base;  /* referenced by node_deliver */
     struct tiered_model *model; /* likewise */
     uint64_t num_examples;
-    double local_steps;
+    double local_steps, a_norm; /* a_norm 0: not told */
     struct tiered_metrics metrics;
 };
 void node_deliver(struct node *node, const struct node_update *update);

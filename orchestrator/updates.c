@@ -152,11 +152,18 @@ static int read_reordered(const struct updates_file *f,
     return 0;
 }
 
+/** The rows' block: the file's own where the layouts are the same, or the model whole.
+ */
+static const struct tiered_block *block_of(const struct updates_file *f, uint32_t index)
+{
+    return &(f->tensors ? f->rows : f->own)->blocks[index];
+}
+
 static int read_part(void *source, uint32_t index, size_t offset, size_t bytes,
                      void *out, struct tiered_error *err)
 {
     const struct updates_file *f = source;
-    const struct tiered_block *block = &f->rows->blocks[index];
+    const struct tiered_block *block = block_of(f, index);
     size_t size = tiered_dtype_size(block->dtype);
     return f->tensors
                ? read_reordered(f, block, offset / size, bytes / size, out, err)
@@ -168,8 +175,8 @@ static int read_part(void *source, uint32_t index, size_t offset, size_t bytes,
 static int read_block(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     const struct updates_file *f = source;
-    return read_part(source, block, 0, (size_t)f->rows->blocks[block].size_bytes, out,
-                     err);
+    size_t size = (size_t)block_of(f, block)->size_bytes;
+    return read_part(source, block, 0, size, out, err);
 }
 
 /** A figure of the update's trainer: NaN when absent. */
@@ -183,10 +190,9 @@ static int read_figure(const struct tiered_metadata *metadata, const char *key,
     }
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || value < 0) {
+    if (end == text || *end || !(value >= 0 && value <= 0x1p53)) {
         return tiered_fail(err, TIERED_EINVAL,
-                           "%s '%.40s' is not a finite number of at least 0", key,
-                           text);
+                           "%s is '%.40s'; it must be a number in 0..2^53", key, text);
     }
     *ret = value;
     return 0;
@@ -244,8 +250,30 @@ static int open_file(struct updates_file *f, const char *path, struct tiered_err
     return 0;
 }
 
+/** Of the rows; of the file alone for whole models. Borrowed. */
+static struct tiered_layout *layout_of(const struct updates *u, size_t file)
+{
+    return u->layout ? u->layout : tiered_safetensors_get_layout(u->files[file].file);
+}
+
+static int match_all(struct updates *u, bool has_base, struct tiered_error *err)
+{
+    const struct updates_file *leader = &u->files[has_base ? u->n : 0];
+    u->layout = make_layout(leader->own, u->files[0].own, err);
+    if (!u->layout) {
+        return -1;
+    }
+    for (size_t i = 0; i < u->n + has_base; i++) {
+        u->files[i].rows = u->layout;
+        if (match(&u->files[i], leader->path, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int open_all(struct updates *u, const char *const *paths, const char *base,
-                    struct tiered_error *err)
+                    bool whole, struct tiered_error *err)
 {
     size_t n_files = u->n + (base ? 1 : 0);
     for (size_t i = 0; i < n_files; i++) {
@@ -253,21 +281,14 @@ static int open_all(struct updates *u, const char *const *paths, const char *bas
             return -1;
         }
     }
-    const struct updates_file *leader = &u->files[base ? u->n : 0];
-    u->layout = make_layout(leader->own, u->files[0].own, err);
-    if (!u->layout) {
+    if (!whole && match_all(u, base != NULL, err) != 0) {
         return -1;
-    }
-    for (size_t i = 0; i < n_files; i++) {
-        u->files[i].rows = u->layout;
-        if (match(&u->files[i], leader->path, err) != 0) {
-            return -1;
-        }
     }
     for (size_t i = 0; i < u->n; i++) {
         u->rows[i].read = read_block;
         u->rows[i].read_part = read_part;
         u->rows[i].source = &u->files[i];
+        u->rows[i].layout = layout_of(u, i);
         if (read_figures(&u->files[i], &u->rows[i].contribution, err) != 0) {
             return -1;
         }
@@ -275,14 +296,14 @@ static int open_all(struct updates *u, const char *const *paths, const char *bas
     return 0;
 }
 
-int updates_open(const char *const *paths, size_t n, const char *base,
+int updates_open(const char *const *paths, size_t n, const char *base, bool whole,
                  struct updates *ret, struct tiered_error *err)
 {
     struct updates u = {.n = n};
     u.files = calloc(n + 1, sizeof(u.files[0]));
     u.rows = calloc(n, sizeof(u.rows[0]));
     int rc = u.files && u.rows
-                 ? open_all(&u, paths, base, err)
+                 ? open_all(&u, paths, base, whole, err)
                  : tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n);
     if (rc != 0) {
         updates_close(&u);
@@ -308,19 +329,19 @@ int updates_base(const struct updates *u, bool allow_bad, struct tiered_model **
                  struct tiered_error *err)
 {
     struct updates_file *f = &u->files[u->n];
+    struct tiered_layout *layout = layout_of(u, u->n);
     struct tiered_row row = {
         .contribution.node = f->path, .read = read_block, .source = f};
-    if (!allow_bad && tiered_row_screen(u->layout, &row, err) != 0) {
+    if (!allow_bad && tiered_row_screen(layout, &row, err) != 0) {
         return -1;
     }
     TIERED_CLEANUP(tiered_model_unrefp)
-    struct tiered_model *model = tiered_model_create(u->layout, err);
+    struct tiered_model *model = tiered_model_create(layout, err);
     if (!model) {
         return -1;
     }
-    for (uint32_t b = 0; b < u->layout->n_blocks; b++) {
-        if (read_block(f, b, model->data + u->layout->blocks[b].offset_bytes, err) !=
-            0) {
+    for (uint32_t b = 0; b < layout->n_blocks; b++) {
+        if (read_block(f, b, model->data + layout->blocks[b].offset_bytes, err) != 0) {
             return -1;
         }
     }
@@ -338,7 +359,8 @@ static int screen_row(void *user, size_t i, unsigned worker, struct tiered_error
     (void)worker;
     struct screen *s = user;
     struct tiered_error *found = &s->found[i];
-    if (tiered_row_screen(s->updates->layout, &s->updates->rows[i], found) != 0 &&
+    const struct tiered_row *row = &s->updates->rows[i];
+    if (tiered_row_screen(row->layout, row, found) != 0 &&
         found->code != TIERED_ERANGE) {
         return tiered_fail(err, found->code, "%s", found->text);
     }
@@ -367,6 +389,28 @@ int updates_screen(struct updates *u, bool exclude, struct tiered_pool *pool,
         u->rows[i].contribution.excluded = 1;
         u->n_excluded++;
         warn(&found[i]);
+    }
+    return 0;
+}
+
+int updates_check(struct updates *u, struct tiered_strategy *strategy,
+                  const struct tiered_model *base, bool exclude,
+                  void (*warn)(const struct tiered_error *why),
+                  struct tiered_error *err)
+{
+    for (size_t i = 0; i < u->n; i++) {
+        struct tiered_error why = {0};
+        struct tiered_contribution *c = &u->rows[i].contribution;
+        if (c->excluded ||
+            tiered_strategy_check(strategy, base, &u->rows[i], &why) == 0) {
+            continue;
+        }
+        if (!exclude || why.code == TIERED_ENOMEM || why.code == TIERED_EIO) {
+            return tiered_fail(err, why.code, "%s", why.text);
+        }
+        c->excluded = 1;
+        u->n_excluded++;
+        warn(&why);
     }
     return 0;
 }

@@ -110,9 +110,15 @@ static int run_chunk(void *user, size_t chunk, unsigned worker,
     if (c->dtype == TIERED_F32 && !c->wide &&
         tiered_strategy_is_plain(c->work, w->block, 0)) {
         float *out = (float *)(c->work->model->data + w->block->offset_bytes);
-        return call_f32(c, n, s, out + w->at + at, err);
-    }
-    if (call_columns(c, n, s, err) != 0) {
+        out += w->at + at;
+        if (call_f32(c, n, s, out, err) != 0) {
+            return -1;
+        }
+        if (c->work->run->allow_bad || c->work->kernels->row_finite(out, n, out)) {
+            return 0;
+        }
+        tiered_to_f64(TIERED_F32, out, n, s->out); /* to be noted */
+    } else if (call_columns(c, n, s, err) != 0) {
         return -1;
     }
     tiered_strategy_finish(c->work, w->block, w->at + at, n, 0, s->out, s);

@@ -11,12 +11,15 @@
  */
 #include "core/aggregate/internal.h"
 
+#include <math.h>
+
 #include "core/model/numeric.h"
 
 #define PIECE     65536u                       /* elements of one job */
 #define PIECES    (TIERED_BLOCK_BYTES / PIECE) /* most of a block */
 #define LENT_TILE 2048u
-#define READ_TILE 16384u /* so that a read is worth its call */
+#define LIMIT     0x1.ffffffp127 /* what is not below rounds to an infinite float */
+#define READ_TILE 16384u         /* so that a read is worth its call */
 
 struct fold {
     struct strategy_work *work;
@@ -120,9 +123,10 @@ static int find_bad(const struct fold *f, struct tiered_error *err)
     return 0;
 }
 
-static void finish(const struct fold *f)
+/** `fits`: no sum is infinite as a float. Others are noted on the way. */
+static void finish(const struct fold *f, bool fits)
 {
-    if (f->block->dtype == TIERED_F32 &&
+    if (fits && f->block->dtype == TIERED_F32 &&
         tiered_strategy_is_plain(f->work, f->block, f->weights->rest)) {
         float *out = (float *)(f->work->model->data + f->block->offset_bytes);
         f->work->kernels->store(f->scratch->sum, f->n, out + f->at);
@@ -145,12 +149,13 @@ static int fold_piece(struct fold *f, size_t piece, size_t tile,
         if (sum_stretch(f, err) != 0) {
             return -1;
         }
-        if (!f->work->run->allow_bad &&
-            !f->work->kernels->all_finite(f->scratch->sum, f->n) &&
-            find_bad(f, err) != 0) {
+        double limit = f->block->dtype == TIERED_F32 ? LIMIT : INFINITY;
+        bool fits = f->work->run->allow_bad ||
+                    f->work->kernels->all_below(f->scratch->sum, f->n, limit);
+        if (!fits && find_bad(f, err) != 0) {
             return -1;
         }
-        finish(f);
+        finish(f, fits);
     }
     return 0;
 }
@@ -169,7 +174,7 @@ static int fold_whole(struct fold *f, struct tiered_error *err)
         }
         add_rows(f, &data, &weights->w[row], 1, k == 0, &data);
     }
-    finish(f);
+    finish(f, false);
     return 0;
 }
 

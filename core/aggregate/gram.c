@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Norms and dot products of the rows' deltas, in f64, subtracted before multiplied.
- * Running statistics and integers stay out: their scale would drown the parameters.
  *
  * The Gram matrix is summed in segments of a block, each by one worker over tiles and
  * lanes in a fixed order; the segments' matrices are added in their order. So its bits
@@ -17,13 +16,6 @@
 #define SEGMENT       2048u      /* elements; a multiple of KERNEL_TILE */
 #define MATRICES      (4u << 20) /* bytes of segments' matrices at once */
 #define MOST_SEGMENTS 256u
-
-static bool is_measured(const struct strategy_work *work,
-                        const struct tiered_block *block)
-{
-    return (work->strategy->ops.acts_on & TIERED_ROLE_BIT(block->role)) &&
-           block->role != TIERED_BUFFER && tiered_dtype_is_float(block->dtype);
-}
 
 static double norm_of_block(const struct strategy_work *work,
                             const struct tiered_block *block, const uint8_t *data,
@@ -43,6 +35,7 @@ static double norm_of_block(const struct strategy_work *work,
                 s->tile[i] -= s->x[i];
             }
         }
+        tiered_strategy_mask(work, block, at, n, s->tile);
         sum += work->kernels->square(s->tile, n);
     }
     return sum;
@@ -68,7 +61,7 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
     }
     for (uint32_t b = 0; b < work->layout->n_blocks; b++) {
         const struct tiered_block *block = &work->layout->blocks[b];
-        if (!is_measured(work, block)) {
+        if (!tiered_strategy_is_measured(work, block)) {
             continue;
         }
         if (tiered_strategy_cancelled(work, err) != 0) {
@@ -86,12 +79,6 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
 int tiered_strategy_norms(struct strategy_work *work, double *ret,
                           struct tiered_error *err)
 {
-    if (!work->run->base && !work->run->rows_are_deltas) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "aggregator '%s' measures how far the updates moved, so it "
-                           "needs the model before the round",
-                           work->strategy->stage.loaded->plugin.name);
-    }
     struct norms norms = {work, ret};
     return tiered_pool_for(work->run->pool, work->run->n_rows, norm_of_row, &norms,
                            err);
@@ -105,17 +92,31 @@ struct gram {
     size_t padded;    /* n to a multiple of KERNEL_ROWS: the others are zero */
     double *matrices; /* `most` of padded x padded */
     size_t most, first;
+    size_t centre_row; /* STRATEGY_CENTRE_BASE: the base, or the first row */
     double *ret;
 };
 
-/** What deltas are centred on, at elements at .. of the window; NULL: rows are deltas.
-    Without a model before the round any centre gives the same distances: the first row
-    is near the others. */
+/** Where a row, included, stands among those. */
+static size_t place_of(const struct gram *g, size_t row)
+{
+    size_t i = 0;
+    while (i + 1 < g->n && g->rows[i] != row) {
+        i++;
+    }
+    return i;
+}
+
+/** What deltas are centred on, at elements at .. of the window; NULL: rows are deltas
+    as they are. Without a model before the round any centre gives the same distances.
+ */
 static const uint8_t *centre_at(const struct gram *g, size_t at)
 {
     const struct tiered_strategy_run *run = g->work->run;
     const struct strategy_window *w = &g->window;
     size_t size = tiered_dtype_size(w->block->dtype);
+    if (g->centre_row != STRATEGY_CENTRE_BASE) {
+        return w->at_row[place_of(g, g->centre_row)] + at * size;
+    }
     if (run->rows_are_deltas) {
         return NULL;
     }
@@ -145,6 +146,7 @@ static void load_tile(const struct gram *g, size_t at, size_t n, double *deltas,
                 deltas[k] = on ? row[k] - centre[k] : row[k];
             }
         }
+        tiered_strategy_mask(g->work, g->window.block, g->window.at + at, n, deltas);
         memset(deltas + n, 0, (KERNEL_TILE - n) * sizeof(double));
     }
 }
@@ -222,7 +224,8 @@ static int add_window(struct gram *g, struct tiered_error *err)
     return 0;
 }
 
-/** Mirror the lower triangle; an excluded row is infinitely far from every other. */
+/** Mirror the lower triangle; an excluded row is infinitely far from every other, and
+    so is one that overflows. */
 static void complete(const struct strategy_work *work, double *gram)
 {
     size_t n = work->run->n_rows;
@@ -234,6 +237,11 @@ static void complete(const struct strategy_work *work, double *gram)
             gram[i * n + i] = INFINITY;
         }
     }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n && !isfinite(gram[i * n + i]); j++) {
+            gram[i * n + j] = gram[j * n + i] = i == j ? INFINITY : 0;
+        }
+    }
 }
 
 static int gram_blocks(struct gram *g, struct tiered_error *err)
@@ -241,7 +249,7 @@ static int gram_blocks(struct gram *g, struct tiered_error *err)
     const struct tiered_layout *layout = g->work->layout;
     int more = tiered_strategy_window_init(&g->window, g->work, g->rows, g->n, err);
     for (uint32_t b = 0; more == 0 && b < layout->n_blocks; b++) {
-        if (!is_measured(g->work, &layout->blocks[b])) {
+        if (!tiered_strategy_is_measured(g->work, &layout->blocks[b])) {
             continue;
         }
         more =
@@ -254,12 +262,12 @@ static int gram_blocks(struct gram *g, struct tiered_error *err)
     return more;
 }
 
-int tiered_strategy_gram(struct strategy_work *work, double *ret,
+int tiered_strategy_gram(struct strategy_work *work, size_t centre_row, double *ret,
                          struct tiered_error *err)
 {
     size_t n_rows = work->run->n_rows;
     TIERED_FREE size_t *rows = calloc(n_rows, sizeof(rows[0]));
-    struct gram g = {.work = work, .rows = rows, .ret = ret};
+    struct gram g = {.work = work, .rows = rows, .ret = ret, .centre_row = centre_row};
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (!work->run->rows[i].contribution.excluded) {
             rows[g.n++] = i;

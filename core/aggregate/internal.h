@@ -32,10 +32,23 @@ struct tiered_strategy {
     struct strategy_optimizer *optimizers;
     size_t n_optimizers;
 
+    double local_steps; /* what the last run's result stands for; NAN: unknown */
+
     /* Steps taken, and the slots after the last of them; NULL before the first. */
     uint64_t step;
     struct tiered_model *slots;
     struct tiered_digest slots_for; /* the model's layout */
+};
+
+/** The first value, in tensor order, that a round of finite updates made infinite or
+    NaN: in the model, or in a slot of an optimizer. */
+struct strategy_overflow {
+    bool found;
+    uint32_t tensor;
+    uint64_t element;
+    double value;
+    const struct strategy_optimizer *optimizer; /* NULL: in the model */
+    uint32_t slot;
 };
 
 /** Per worker. raw and sum hold a block, tiles what a worker keeps of all rows. */
@@ -47,6 +60,7 @@ struct strategy_scratch {
     double x[STRATEGY_CHUNK], tile[STRATEGY_CHUNK];
     double slots[TIERED_MAX_SLOTS][STRATEGY_CHUNK];
     double out[STRATEGY_CHUNK];
+    struct strategy_overflow overflow;
 };
 
 /** Coefficients of the rows for the tensors under one rule. */
@@ -66,6 +80,8 @@ struct strategy_work {
     struct tiered_model *model;
     struct tiered_model *slots; /* the next state; NULL without optimizers */
     uint32_t *ordinals;         /* by tensor: its place among those with slots */
+    bool *
+        measured; /* by tensor: it enters what the rule needs; NULL: it needs nothing */
     struct strategy_scratch **scratch;
     size_t n_scratch;
 };
@@ -73,11 +89,35 @@ struct strategy_work {
 /* weigh.c */
 int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err);
 
-/* gram.c: `ret` is n_rows values for norms, n_rows squared for the Gram matrix. */
+/* measure.c */
+int tiered_strategy_measure(struct strategy_work *work, struct tiered_error *err);
+/** Any tensor of the block is measured. */
+bool tiered_strategy_is_measured(const struct strategy_work *work,
+                                 const struct tiered_block *block);
+/** Of the elements at.. of a block (n of them) set those not measured to 0. */
+void tiered_strategy_mask(const struct strategy_work *work,
+                          const struct tiered_block *block, uint64_t at, size_t n,
+                          double *values);
+
+/* gram.c: `ret` is n_rows values for norms, n_rows squared (zeroed by the caller) for
+   the Gram matrix. An excluded row, and one with an infinite square, has an infinite
+   square and is orthogonal to all. */
+#define STRATEGY_CENTRE_BASE SIZE_MAX /* the base, or the first row without one */
 int tiered_strategy_norms(struct strategy_work *work, double *ret,
                           struct tiered_error *err);
-int tiered_strategy_gram(struct strategy_work *work, double *ret,
+int tiered_strategy_gram(struct strategy_work *work, size_t centre_row, double *ret,
                          struct tiered_error *err);
+
+/* whole.c: a run of an aggregator that merges whole models. */
+int tiered_strategy_merge(struct tiered_strategy *strategy,
+                          const struct tiered_strategy_run *run,
+                          struct tiered_model **ret_model, struct tiered_error *err);
+
+/* distances.c: n_rows squared values, zeroed by the caller. */
+int tiered_strategy_distances(struct strategy_work *work, double *ret,
+                              struct tiered_error *err);
+int tiered_strategy_centred(struct strategy_work *work, double *ret,
+                            struct tiered_error *err);
 
 /* fold.c */
 int tiered_strategy_fold(struct strategy_work *work, struct tiered_error *err);
@@ -102,6 +142,10 @@ void tiered_strategy_finish(struct strategy_work *work,
                             const struct tiered_block *block, uint64_t at, size_t n,
                             double rest, double *values,
                             struct strategy_scratch *scratch);
+/** After all blocks: -1 TIERED_ERANGE when a value of the new model or state is not
+    finite, the same one however many workers there were. */
+int tiered_strategy_check_overflow(const struct strategy_work *work,
+                                   struct tiered_error *err);
 
 /* window.c: a stretch of one block of some rows, in memory all at once: where they lie
    already if they can be lent, else in a tile. The tile is bounded by tile_memory: when

@@ -2,7 +2,6 @@
 /* The kernels for each vector width, and which of them this processor runs. */
 #include "core/aggregate/kernels.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -22,7 +22,8 @@ struct kernels {
     void (*add_rows)(const float *const *rows, const double *w, size_t n_rows, size_t n,
                      bool first, const float *const *next, double *sum);
     void (*add_row)(const double *row, double w, size_t n, bool first, double *sum);
-    bool (*all_finite)(const double *values, size_t n);
+    /** True when every value's size is less than `limit`; never of NaN. */
+    bool (*all_below)(const double *values, size_t n, double limit);
     /** Sums to floats that nothing will read soon: past the caches where the processor
         can. */
     void (*store)(const double *sum, size_t n, float *out);

@@ -50,11 +50,11 @@ TARGET static void NAME(add_row)(const double *restrict row, double w, size_t n,
     }
 }
 
-TARGET static bool NAME(all_finite)(const double *values, size_t n)
+TARGET static bool NAME(all_below)(const double *values, size_t n, double limit)
 {
     int bad = 0;
     for (size_t i = 0; i < n; i++) {
-        bad |= !(fabs(values[i]) <= DBL_MAX);
+        bad |= !(fabs(values[i]) < limit);
     }
     return !bad;
 }
@@ -194,7 +194,7 @@ TARGET static double NAME(square)(const double *row, size_t n)
 static const struct kernels NAME(kernels) = {
     .add_rows = NAME(add_rows),
     .add_row = NAME(add_row),
-    .all_finite = NAME(all_finite),
+    .all_below = NAME(all_below),
     .store = NAME(store),
     .row_finite = NAME(row_finite),
     .centre = NAME(centre),

@@ -7,7 +7,7 @@
 
 #define RETRY_MS   100
 #define RETRY_MOST 5000
-#define FILE_BYTES (16u << 20) /* larger models are put in a file while they arrive */
+#define FILE_BYTES (16u << 20) /* more that is to be decoded waits for it in a file */
 #define STALL_MS   30000       /* nothing arrives for so long: dial again */
 
 struct tiered_pull {
@@ -69,7 +69,8 @@ static int take_head(struct tiered_pull *pull, const Tiered__V1__Head *head,
     char hex[65];
     TIERED_FREE char *path = NULL;
     tiered_digest_hex(&pull->config.model, hex);
-    if (head->encoded_bytes > FILE_BYTES && pull->config.folder &&
+    /* without filters what arrives becomes the model itself, so it is no copy of it */
+    if (head->n_pipe && head->encoded_bytes > FILE_BYTES && pull->config.folder &&
         asprintf(&path, "%s/pull-%.16s.tmp", pull->config.folder, hex) < 0) {
         path = NULL;
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
@@ -181,6 +182,11 @@ static void dial(void *arg)
     Tiered__V1__Pull request = TIERED__V1__PULL__INIT;
     request.model.data = (uint8_t *)config->model.bytes;
     request.model.len = sizeof(config->model.bytes);
+    if (!tiered_digest_is_none(&config->have)) {
+        request.have.data = (uint8_t *)config->have.bytes;
+        request.have.len = sizeof(config->have.bytes);
+    }
+    request.plain = config->plain;
     request.next_block = pull->encoded ? tiered_encoded_next(pull->encoded) : 0;
     request.token = (char *)config->token;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;

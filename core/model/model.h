@@ -46,10 +46,16 @@ void tiered_layout_unref(struct tiered_layout *layout);
 int tiered_layout_match(const struct tiered_layout *want,
                         const struct tiered_layout *got, struct tiered_error *err);
 
+/** Do its tensors begin a forest as tree-bagging has it: t0.left, t0.right, t0.feature
+    (I32), t0.threshold, t0.value (F64)? */
+bool tiered_layout_is_forest(const struct tiered_layout *layout);
+
 struct tiered_model {
     struct tiered_layout *layout;
     uint8_t *data; /* layout->m.data_bytes, aligned to TIERED_ALIGN, padding zeroed */
-    struct tiered_digest digest; /* valid once sealed */
+    struct tiered_digest digest;  /* its name; valid once sealed */
+    struct tiered_digest content; /* of its bytes: the same, unless it came through a
+                                     lossy filter and keeps the name it was sent by */
     /* owned by model.c */
     _Atomic uint32_t refs;
     bool mapped;
@@ -58,9 +64,17 @@ struct tiered_model {
    so that they go back to the kernel when freed. */
 struct tiered_model *tiered_model_create(struct tiered_layout *layout,
                                          struct tiered_error *err);
+/** The same for a model whose every block is about to be written: only what lies
+   between the blocks is zero. */
+struct tiered_model *tiered_model_create_raw(struct tiered_layout *layout,
+                                             struct tiered_error *err);
+/** A model of bytes that are there: `data` comes from tiered_map(), holds the blocks as
+    the layout has them, and is the model's from now on, also on failure. */
+struct tiered_model *tiered_model_adopt(struct tiered_layout *layout, uint8_t *data,
+                                        struct tiered_error *err);
 struct tiered_model *tiered_model_ref(struct tiered_model *model);
 void tiered_model_unref(struct tiered_model *model);
-/** Compute the digest: SHA-256 of the layout's digest and every tensor's bytes in
+/** Compute both digests: SHA-256 of the layout's digest and every tensor's bytes in
  * order. */
 int tiered_model_seal(struct tiered_model *model, struct tiered_error *err);
 

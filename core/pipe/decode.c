@@ -104,7 +104,7 @@ static int begin(struct tiered_decoder *d, struct tiered_error *err)
 
 static int open_stages(struct tiered_decoder *d, const struct tiered_use *filters,
                        size_t n, const struct tiered_hosting *hosting,
-                       struct tiered_error *err)
+                       const struct tiered_model *reference, struct tiered_error *err)
 {
     if (check_names(tiered_encoded_head(d->encoded), filters, n, err) < 0 ||
         pipe_stages_open(filters, n, d->layout, hosting, &d->stages, err) < 0 ||
@@ -114,13 +114,24 @@ static int open_stages(struct tiered_decoder *d, const struct tiered_use *filter
     if (d->scratch_bytes < TIERED_ENCODED_BLOCK_MAX) {
         d->scratch_bytes = TIERED_ENCODED_BLOCK_MAX;
     }
-    return begin(d, err);
+    return pipe_stages_refer(&d->stages, d->layout, reference, err) < 0 ? -1
+                                                                        : begin(d, err);
 }
 
 int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,
                           const struct tiered_hosting *hosting,
                           struct tiered_encoded *encoded, struct tiered_decoder **ret,
                           struct tiered_error *err)
+{
+    return tiered_decoder_create_with(filters, n_filters, hosting, NULL, encoded, ret,
+                                      err);
+}
+
+int tiered_decoder_create_with(const struct tiered_use *filters, size_t n_filters,
+                               const struct tiered_hosting *hosting,
+                               const struct tiered_model *reference,
+                               struct tiered_encoded *encoded,
+                               struct tiered_decoder **ret, struct tiered_error *err)
 {
     struct tiered_decoder *d = calloc(1, sizeof(*d));
     if (!d) {
@@ -130,7 +141,7 @@ int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,
     d->encoded = tiered_encoded_ref(encoded);
     d->layout = tiered_encoded_layout(encoded);
     d->ended = true; /* until it has begun */
-    if (open_stages(d, filters, n_filters, hosting, err) < 0) {
+    if (open_stages(d, filters, n_filters, hosting, reference, err) < 0) {
         tiered_decoder_destroy(d);
         return -1;
     }
@@ -307,15 +318,20 @@ static int read_into_model(void *user, size_t i, unsigned worker,
                                whole->model->data + block->offset_bytes, err);
 }
 
-static int check_content(const struct tiered_decoder *d,
-                         const struct tiered_model *model, struct tiered_error *err)
+/* What a lossy filter gives back is not what its sender had. */
+static int seal(struct tiered_model *model, const struct tiered_encoded *from,
+                bool lossy, struct tiered_error *err)
 {
     struct tiered_digest want;
-    const Tiered__V1__Head *head = tiered_encoded_head(d->encoded);
+    const Tiered__V1__Head *head = tiered_encoded_head(from);
+    if (tiered_model_seal(model, err) < 0) {
+        return -1;
+    }
     if (tiered_wire_digest(&head->content, &want, err) < 0) {
         return -1;
     }
-    if (!tiered_digest_is_none(&want) && !tiered_digest_equal(&want, &model->digest)) {
+    if (!tiered_digest_is_none(&want) && !lossy &&
+        !tiered_digest_equal(&want, &model->content)) {
         return tiered_fail(err, TIERED_ECORRUPT,
                            "the model is not the one that its head names");
     }
@@ -326,22 +342,63 @@ int tiered_decoder_model(struct tiered_decoder *d, struct tiered_pool *pool,
                          struct tiered_model **ret, struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_model_unrefp)
-    struct tiered_model *model = tiered_model_create(d->layout, err);
+    struct tiered_model *model = tiered_model_create_raw(d->layout, err);
     struct whole whole = {.decoder = d, .model = model};
     if (!model ||
         tiered_pool_for(pool_for(d, pool), d->layout->n_blocks, read_into_model, &whole,
                         err) < 0 ||
-        end(d, err) < 0 || tiered_model_seal(model, err) < 0 ||
-        check_content(d, model, err) < 0) {
+        end(d, err) < 0 || seal(model, d->encoded, d->stages.lossy, err) < 0) {
         return -1;
     }
     *ret = TIERED_STEAL(model);
     return 0;
 }
 
+int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
+                        const struct tiered_hosting *hosting,
+                        const struct tiered_model *reference,
+                        struct tiered_encoded *encoded, struct tiered_pool *pool,
+                        struct tiered_model **ret, struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = encoded;
+    TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *decoder = NULL;
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = NULL;
+    uint8_t *data = n_filters ? NULL : tiered_encoded_take(e);
+    if (!data) {
+        return tiered_decoder_create_with(filters, n_filters, hosting, reference, e,
+                                          &decoder, err) < 0
+                   ? -1
+                   : tiered_decoder_model(decoder, pool, ret, err);
+    }
+    model = tiered_model_adopt(tiered_encoded_layout(e), data, err);
+    if (!model || seal(model, e, false, err) < 0) {
+        return -1;
+    }
+    *ret = TIERED_STEAL(model);
+    return 0;
+}
+
+/* In memory and without filters the block is looked at where it lies, unless one of
+   another dtype before it made it lie askew. */
+static const uint8_t *plain_bytes(const struct tiered_decoder *d,
+                                  const struct tiered_block *block)
+{
+    size_t size;
+    uint32_t crc;
+    tiered_encoded_block(d->encoded, block->index, &size, &crc);
+    const uint8_t *there = d->stages.n || size != block->size_bytes
+                               ? NULL
+                               : tiered_encoded_borrow(d->encoded, block->index);
+    return (uintptr_t)there % tiered_dtype_size(block->dtype) ? NULL : there;
+}
+
 static int screen_with(struct tiered_decoder *d, struct scratch *s,
                        const struct tiered_block *block, struct tiered_error *err)
 {
+    const uint8_t *there = plain_bytes(d, block);
+    if (there) {
+        return pipe_screen(d->layout, block, there, err);
+    }
     if (!s->raw) {
         s->raw = malloc(TIERED_BLOCK_BYTES);
     }

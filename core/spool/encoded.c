@@ -2,13 +2,10 @@
 /* Encoded objects: blocks in order, checked as they come, in memory or in a file. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/spool/inside.h"
-
-#define FIRST_CAPACITY (64u << 10)
 
 static Tiered__V1__Head *copy_head(const Tiered__V1__Head *head,
                                    struct tiered_error *err)
@@ -57,14 +54,26 @@ struct tiered_encoded *encoded_new(Tiered__V1__Head *head, struct tiered_error *
     return e;
 }
 
-/* What a head from outside promises must be possible before room is made for it. */
-static int check_promise(const struct tiered_encoded *e, struct tiered_error *err)
+static uint64_t most_bytes(const struct tiered_layout *layout)
 {
-    const struct tiered_layout *layout = e->layout;
     uint64_t most = 0;
     for (uint32_t i = 0; i < layout->n_blocks; i++) {
         most += encoded_limit(&layout->blocks[i]);
     }
+    return most;
+}
+
+void encoded_hash_slot(struct tiered_encoded *e, const struct encoded_slot *slot)
+{
+    const uint32_t words[2] = {slot->size, slot->crc};
+    tiered_hash_update(e->hash, words, sizeof(words));
+}
+
+/* What a head from outside promises must be possible before room is made for it. */
+static int check_promise(const struct tiered_encoded *e, struct tiered_error *err)
+{
+    const struct tiered_layout *layout = e->layout;
+    uint64_t most = most_bytes(layout);
     if (e->head->n_blocks != layout->n_blocks) {
         return tiered_fail(err, TIERED_EPEER,
                            "the head promises %u blocks; its tensors make %u",
@@ -81,17 +90,17 @@ static int check_promise(const struct tiered_encoded *e, struct tiered_error *er
     return 0;
 }
 
+/* What is yet to be produced gets room for the most that it may become: pages that are
+   never touched cost nothing. */
 static int open_memory(struct tiered_encoded *e, struct tiered_error *err)
 {
-    size_t n = e->receiving ? (size_t)e->head->encoded_bytes : FIRST_CAPACITY;
-    n += n == 0;
-    void *memory = mmap(NULL, n, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return tiered_fail(err, TIERED_ENOMEM, "out of memory for %zu bytes", n);
+    uint64_t n = e->receiving ? e->head->encoded_bytes : most_bytes(e->layout);
+    e->memory = n <= SIZE_MAX ? tiered_map_any((size_t)n) : NULL;
+    if (!e->memory) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory for %llu bytes",
+                           (unsigned long long)n);
     }
-    e->memory = memory;
-    e->capacity = n;
+    e->capacity = (size_t)n;
     return 0;
 }
 
@@ -145,32 +154,14 @@ int tiered_encoded_begin(const Tiered__V1__Head *head, const char *path,
     return make(head, path, false, ret, err);
 }
 
-static int remap(struct tiered_encoded *e, size_t capacity, struct tiered_error *err)
+/* There is room: no block is larger than its limit, nor all than what was promised. */
+static void store_memory(struct tiered_encoded *e, struct encoded_slot *slot,
+                         const void *data)
 {
-    void *memory = mremap(e->memory, e->capacity, capacity, MREMAP_MAYMOVE);
-    if (memory == MAP_FAILED) {
-        return tiered_fail(err, TIERED_ENOMEM, "out of memory for %zu bytes", capacity);
-    }
-    e->memory = memory;
-    e->capacity = capacity;
-    return 0;
-}
-
-static int store_memory(struct tiered_encoded *e, struct encoded_slot *slot,
-                        const void *data, struct tiered_error *err)
-{
-    size_t need = (size_t)e->bytes + slot->size;
-    if (need > e->capacity) {
-        size_t doubled = e->capacity * 2;
-        if (remap(e, doubled < need ? need : doubled, err) < 0) {
-            return -1;
-        }
-    }
     slot->offset = e->bytes;
     if (slot->size) {
         memcpy(e->memory + slot->offset, data, slot->size);
     }
-    return 0;
 }
 
 static int store_file(struct tiered_encoded *e, struct encoded_slot *slot,
@@ -206,7 +197,8 @@ static int check_append(const struct tiered_encoded *e, uint32_t index, uint32_t
                            "block %u goes over the %llu bytes that were promised",
                            index, (unsigned long long)e->head->encoded_bytes);
     }
-    if (tiered_crc32c(0, data, size) != crc) {
+    /* a producer has just computed it from these bytes */
+    if (e->receiving && tiered_crc32c(0, data, size) != crc) {
         return tiered_fail(err, TIERED_ECORRUPT, "block %u has a wrong checksum",
                            index);
     }
@@ -220,11 +212,12 @@ int tiered_encoded_append(struct tiered_encoded *e, uint32_t index, uint32_t crc
         return -1;
     }
     struct encoded_slot slot = {.size = (uint32_t)size, .crc = crc};
-    if ((e->memory ? store_memory(e, &slot, data, err)
-                   : store_file(e, &slot, data, err)) < 0) {
+    if (e->memory) {
+        store_memory(e, &slot, data);
+    } else if (store_file(e, &slot, data, err) < 0) {
         return -1;
     }
-    tiered_hash_update(e->hash, data, size);
+    encoded_hash_slot(e, &slot);
     e->slots[e->next++] = slot;
     e->bytes += size;
     return 0;
@@ -280,10 +273,8 @@ int encoded_finish(struct tiered_encoded *e, const void *state, size_t state_siz
         return -1;
     }
     if (e->memory) {
-        size_t used = e->bytes ? (size_t)e->bytes : 1;
-        if (used < e->capacity && remap(e, used, err) < 0) {
-            return -1;
-        }
+        tiered_map_cut(e->memory, e->capacity, (size_t)e->bytes);
+        e->capacity = (size_t)e->bytes;
     } else if (encoded_write_trailer(e, state, state_size, err) < 0) {
         return tiered_error_prefix(err, "'%.150s': ", e->path);
     } else if (durable && fsync(e->fd) < 0) {
@@ -345,6 +336,24 @@ int tiered_encoded_read(const struct tiered_encoded *e, uint32_t index, void *ou
     return 0;
 }
 
+uint8_t *tiered_encoded_take(struct tiered_encoded *e)
+{
+    bool ours = atomic_load_explicit(&e->refs, memory_order_acquire) == 1;
+    if (!e->memory || !e->sealed || !ours || e->head->n_pipe ||
+        e->bytes != e->layout->m.data_bytes) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < e->next; i++) {
+        const struct tiered_block *block = &e->layout->blocks[i];
+        if (e->slots[i].offset != block->offset_bytes ||
+            e->slots[i].size != block->size_bytes) {
+            return NULL;
+        }
+    }
+    e->next = 0;
+    return TIERED_STEAL(e->memory);
+}
+
 uint64_t tiered_encoded_bytes(const struct tiered_encoded *e)
 {
     return e->bytes + tiered__v1__head__get_packed_size(e->head);
@@ -397,9 +406,7 @@ void tiered_encoded_unref(struct tiered_encoded *e)
     if (!e || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    if (e->memory) {
-        munmap(e->memory, e->capacity);
-    }
+    tiered_unmap(e->memory, e->capacity);
     if (e->fd >= 0) {
         close_file(e);
     }

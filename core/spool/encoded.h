@@ -4,8 +4,10 @@
  * file. The outbox, the spool and the models that children pull are all this.
  *
  * Writing: create, append blocks 0, 1, 2 … in order, seal. Nothing may be decoded
- * before seal, which checks count, size and digest against the head. Reading: any
- * block, by any thread, once sealed.
+ * before seal, which checks count, size and digest against the head. The digest is
+ * SHA-256 of every block's size and crc32c: each block is held to its checksum, and all
+ * of them to their order and number, for the price of one pass over the bytes. Reading:
+ * any block, by any thread, once sealed.
  *
  * File form: the magic "TIERED01"; for each block u32 size, u32 crc32c, bytes; then the
  * trailer: head (protobuf Head), the outbox's state, and a footer of 32 bytes that says
@@ -33,8 +35,8 @@ int tiered_encoded_create(const Tiered__V1__Head *head, const char *path,
 /** For producing: n_blocks, encoded_bytes and digest are filled in by seal. */
 int tiered_encoded_begin(const Tiered__V1__Head *head, const char *path,
                          struct tiered_encoded **ret, struct tiered_error *err);
-/** The next block, index tiered_encoded_next(). crc is checked, and refused if wrong.
- */
+/** The next block, index tiered_encoded_next(). When receiving, crc is checked, and
+    refused if wrong; a producer's is believed. */
 int tiered_encoded_append(struct tiered_encoded *e, uint32_t index, uint32_t crc,
                           const void *data, size_t size, struct tiered_error *err);
 uint32_t tiered_encoded_next(const struct tiered_encoded *e);
@@ -56,6 +58,10 @@ void tiered_encoded_block(const struct tiered_encoded *e, uint32_t index,
 int tiered_encoded_read(const struct tiered_encoded *e, uint32_t index, void *out,
                         size_t capacity, struct tiered_error *err);
 const void *tiered_encoded_borrow(const struct tiered_encoded *e, uint32_t index);
+/** The blocks' bytes in one piece as a model lies in memory, from tiered_map(): the
+    caller's, and the object is left with its head alone. NULL when they do not lie so:
+    in a file, with gaps, filtered, or not ours alone. Sealed objects. */
+uint8_t *tiered_encoded_take(struct tiered_encoded *e);
 uint64_t tiered_encoded_bytes(const struct tiered_encoded *e); /* blocks and head */
 bool tiered_encoded_in_memory(const struct tiered_encoded *e);
 /** Reference counted (atomic); a temporary file (spool) is removed with the last one,

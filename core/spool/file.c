@@ -38,6 +38,7 @@ int encoded_write_trailer(struct tiered_encoded *e, const void *state,
     uint32_t crc = tiered_crc32c(0, head, head_size);
     footer.crc = footer_crc(&footer, tiered_crc32c(crc, state, state_size));
     uint64_t state_at = e->end + head_size;
+    e->state_size = state_size;
     return tiered_write_at(e->fd, head, head_size, e->end, err) < 0 ||
                    tiered_write_at(e->fd, state, state_size, state_at, err) < 0 ||
                    tiered_write_at(e->fd, &footer, sizeof(footer),
@@ -133,7 +134,7 @@ static int read_slot(struct tiered_encoded *e, uint64_t trailer_at, uint8_t *scr
         return tiered_fail(err, TIERED_ECORRUPT, "block %u has a wrong checksum",
                            index);
     }
-    tiered_hash_update(e->hash, scratch, slot.size);
+    encoded_hash_slot(e, &slot);
     e->slots[e->next++] = slot;
     e->end = slot.offset + slot.size;
     e->bytes += slot.size;
@@ -206,6 +207,7 @@ static int reopen(struct tiered_encoded **ret, const char *path,
         return -1;
     }
     e->fd = fd;
+    e->state_size = footer.state_size;
     e->keep = true; /* whatever comes of it, the file is not ours to remove */
     e->path = strdup(path);
     *ret = e;

@@ -26,7 +26,7 @@ struct tiered_encoded {
     bool receiving; /* the head came first and is law */
     bool sealed;
     uint64_t bytes;           /* of the blocks so far */
-    struct tiered_hash *hash; /* of them; NULL once final */
+    struct tiered_hash *hash; /* of their sizes and checksums; NULL once final */
 
     uint8_t *memory; /* mapped; NULL: in a file */
     size_t capacity;
@@ -34,8 +34,9 @@ struct tiered_encoded {
     int fd; /* -1: in memory */
     char *path;
     uint64_t end; /* where the next block goes; once sealed, where the trailer is */
-    bool keep;    /* the file outlives this object */
-    bool hollow;  /* the blocks are not needed again: give their room back */
+    uint64_t state_size; /* in the trailer */
+    bool keep;           /* the file outlives this object */
+    bool hollow;         /* the blocks are not needed again: give their room back */
 
     uint64_t counted; /* by the spool's budget */
 };
@@ -45,6 +46,8 @@ struct tiered_encoded *encoded_new(Tiered__V1__Head *head, struct tiered_error *
 /** Seal with the outbox's state in the trailer. */
 int encoded_finish(struct tiered_encoded *e, const void *state, size_t state_size,
                    bool durable, struct tiered_error *err);
+/** The next block's share in the digest of them all. */
+void encoded_hash_slot(struct tiered_encoded *e, const struct encoded_slot *slot);
 /** The most bytes that this block may become. */
 size_t encoded_limit(const struct tiered_block *block);
 

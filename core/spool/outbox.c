@@ -8,14 +8,16 @@
  *   out-PATH.upd    the update for PATH and its state. Of several the one of the newest
  *                   path counts, and the older ones only have their state to give
  *   state.upd       an update that is settled or superseded: its state alone counts,
- *                   and only while no out-PATH.upd stands
+ *                   and only while no out-PATH.upd stands. One without a state is
+ *                   removed instead, where there never was another
  *
  *   begin    makes the .tmp file
  *   commit   fsync of the file; rename to out-PATH.upd (here it stands); fsync of the
  *            folder; rename of the entry before it to state.upd. Both fsyncs only where
  *            there is a state: a process that dies loses nothing either way
- *   clear    rename of out-PATH.upd to state.upd. A crash that loses this rename brings
- *            the update back: it is sent again, and the parent says that it has it
+ *   clear    rename of out-PATH.upd to state.upd, or its removal. A crash that loses
+ *            this brings the update back: it is sent again, and the parent says that it
+ *            has it
  */
 #include <dirent.h>
 #include <errno.h>
@@ -74,12 +76,23 @@ static bool is_temporary(const char *name)
     return n > 8 && strncmp(name, "out-", 4) == 0 && strcmp(name + n - 4, ".tmp") == 0;
 }
 
-/* An entry that no longer stands keeps its state. Those who still read it may. */
+/* An entry that no longer stands keeps its state, if it or one before it has any; those
+   who still read it may. */
 static int retire(struct tiered_outbox *outbox, struct tiered_encoded *e,
                   struct tiered_error *err)
 {
     TIERED_FREE char *state = name_of(outbox, STATE_FILE, err);
-    if (!state || encoded_rename(e, state, err) < 0) {
+    if (!state) {
+        return -1;
+    }
+    if (e->state_size == 0 && access(state, F_OK) < 0) {
+        if (unlink(e->path) < 0) {
+            return tiered_fail(err, TIERED_EIO, "cannot remove '%.150s': %s", e->path,
+                               strerror(errno));
+        }
+        return 0;
+    }
+    if (encoded_rename(e, state, err) < 0) {
         return -1;
     }
     e->hollow = true;

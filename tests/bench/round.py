@@ -3,20 +3,18 @@
 
 Seconds a round over Unix sockets and gRPC, spool included, beside the same bytes over bare
 loopback TCP and beside Flower (its legacy gRPC mode), interleaved; medians and ranges, and
-the aggregator's peak memory. usage: round.py [--clients N] [--parameters 1000000,10000000]
+the aggregator's peak memory, also with a small `memory:`. usage: round.py [--clients N] [--parameters 1000000,10000000]
 [--rounds R] [--repeats K] [--no-flower]
 """
 import argparse
-import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 
-from flower import BUILD, PYTHON, ROOT, install
+from flower import PYTHON, install
+from tree import BUILD, ROOT, Bench
 
 TOPOLOGY = """
 tiered: 1
@@ -25,6 +23,7 @@ run: {rounds: %d, seed: 1, evaluate: {every: 0}}
 tiers:
   - name: cloud
     aggregate: [fedavg]
+    memory: %s
   - name: edge
     fan_out: %d
     %s
@@ -32,44 +31,19 @@ tiers:
 """
 
 
-def peak_mib(pid):
-    for row in open("/proc/%d/status" % pid):
-        if row.startswith("VmHWM"):
-            return int(row.split()[1]) / 1024
-    return 0.0
+def tiered(bench, clients, parameters, rounds, memory, grpc):
+    way = "transport: grpc\n    insecure: true" if grpc else ""
+    seconds, peaks = bench.run(TOPOLOGY % (rounds, memory, clients, way, parameters), grpc)
+    return seconds, peaks["cloud-0"]
 
 
-def tiered(work, clients, parameters, rounds, grpc):
-    path = os.path.join(work, "bench.yaml")
-    with open(path, "w") as f:
-        f.write(TOPOLOGY % (rounds, clients, "transport: grpc\n    insecure: true" if grpc else "", parameters))
-    process = subprocess.Popen(
-        [os.path.join(BUILD, "bin", "tiered"), "up", path, "--json", "--plugins",
-         os.path.join(work, "plugins"), "--runs", os.path.join(work, "runs"),
-         *(["--network"] if grpc else [])],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    seconds, peak, pid = [], 0.0, None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "run_started":
-            pid = next(a["pid"] for a in event["agents"] if "cloud-0" in a["nodes"])
-        elif event["event"] == "round_committed":
-            assert event["contributions"] == clients, event
-            seconds.append(event["seconds"])
-            peak = max(peak, peak_mib(pid))
-    if process.wait() != 0:
-        sys.exit("the run failed; see %s" % work)
-    shutil.rmtree(os.path.join(work, "runs"))
-    return seconds, peak
-
-
-def tcp(work, clients, parameters, rounds):
+def tcp(_, clients, parameters, rounds):
     out = subprocess.run([os.path.join(BUILD, "tests", "bench", "tcp_round"), str(clients),
                           str(4 * parameters), str(rounds)], capture_output=True, text=True, check=True)
     return [float(line) for line in out.stdout.split()], 0.0
 
 
-def flower(work, clients, parameters, rounds):
+def flower(_, clients, parameters, rounds):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = "127.0.0.1:%d" % s.getsockname()[1]
@@ -97,16 +71,12 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-flower", action="store_true")
     args = parser.parse_args()
-    work = tempfile.mkdtemp(prefix="tiered-bench-")
-    plugins = os.path.join(work, "plugins")
-    os.mkdir(plugins)
-    for folder in "lib/tiered", "tests/plugins":
-        for name in os.listdir(os.path.join(BUILD, folder)):
-            if folder == "lib/tiered" or name == "test-trainer.so":
-                os.symlink(os.path.join(BUILD, folder, name), os.path.join(plugins, name))
-    ways = {"tcp": tcp, "unix": lambda *a: tiered(*a, grpc=False)}
-    if os.path.exists(os.path.join(plugins, "grpc.so")):
-        ways["grpc"] = lambda *a: tiered(*a, grpc=True)
+    bench = Bench()
+    ways = {"tcp": tcp,
+            "unix": lambda *a: tiered(*a, "512MiB", grpc=False),
+            "grpc": lambda *a: tiered(*a, "512MiB", grpc=True),
+            "unix, memory: 64MiB": lambda *a: tiered(*a, "64MiB", grpc=False),
+            "grpc, memory: 64MiB": lambda *a: tiered(*a, "64MiB", grpc=True)}
     if not args.no_flower:
         install()
         ways["flower"] = flower
@@ -115,7 +85,7 @@ def main():
         peaks = {name: 0.0 for name in ways}
         for _ in range(args.repeats):  # interleaved: the machine's speed drifts
             for name, way in ways.items():
-                measured, peak = way(work, args.clients, parameters, args.rounds)
+                measured, peak = way(bench, args.clients, parameters, args.rounds)
                 seconds[name] += measured[1:]  # the first warms up
                 peaks[name] = max(peaks[name], peak)
         limit = statistics.median(seconds["tcp"])
@@ -123,10 +93,10 @@ def main():
             args.clients, parameters, len(seconds["tcp"])))
         for name, values in seconds.items():
             middle = statistics.median(values)
-            print("  %-7s %8.3f s  (%.3f .. %.3f)  %6.2fx of tcp%s" % (
+            print("  %-20s %8.3f s  (%.3f .. %.3f)  %6.2fx of tcp%s" % (
                 name, middle, min(values), max(values), middle / limit,
                 "  peak %.0f MiB" % peaks[name] if peaks[name] else ""))
-    shutil.rmtree(work)
+    bench.close()
 
 
 main()

@@ -16,7 +16,7 @@ static void append(struct tiered_bytes *file, const void *data, size_t n)
     FUZZ_CHECK(tiered_bytes_append(file, data, n, &err) == 0, "%s", err.text);
 }
 
-/* The blocks in their file form; `hash` goes over their bytes. */
+/* The blocks in their file form; `hash` goes over their sizes and checksums. */
 static uint32_t add_blocks(struct tiered_bytes *file, struct fuzz_input in,
                            struct tiered_digest *ret_digest, uint64_t *ret_bytes)
 {
@@ -31,7 +31,7 @@ static uint32_t add_blocks(struct tiered_bytes *file, struct fuzz_input in,
                                    tiered_crc32c(0, block.data, block.size)};
         append(file, words, sizeof(words));
         append(file, block.data, block.size);
-        tiered_hash_update(hash, block.data, block.size);
+        tiered_hash_update(hash, words, sizeof(words));
         *ret_bytes += block.size;
     }
     tiered_hash_final(hash, ret_digest);

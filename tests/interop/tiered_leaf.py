@@ -88,6 +88,11 @@ def from_bytes(layout, data):
     return tensors
 
 
+def blocks_digest(blocks):
+    """Of what travels: each block's size and checksum."""
+    return hashlib.sha256(b"".join(struct.pack("<2I", *block) for block in blocks)).digest()
+
+
 class Update:
     """An encoded update as it waits for its round to be committed: head and blocks."""
 
@@ -98,7 +103,7 @@ class Update:
             at += size
         assert at == len(data)
         self.head = pb.Head(n_blocks=len(self.blocks), encoded_bytes=len(data),
-                            encoded=hashlib.sha256(data).digest(), **fields)
+                            encoded=blocks_digest((len(b), crc32c.crc32c(b)) for b in self.blocks), **fields)
         for name, dtype, role, shape in layout:
             self.head.tensors.add(name=name, dtype=dtype, role=role, shape=shape)
 
@@ -107,7 +112,7 @@ class Download:
     """A model as it arrives; a cut pull goes on where it ended."""
 
     def __init__(self, digest):
-        self.digest, self.head, self.data, self.n_blocks = digest, None, bytearray(), 0
+        self.digest, self.head, self.data, self.blocks = digest, None, bytearray(), []
 
     def begin(self, head):
         if self.head is not None and head != self.head:
@@ -117,18 +122,18 @@ class Download:
         assert not head.pipe, "this leaf knows no filters"
 
     def append(self, block, data):
-        assert block.index == self.n_blocks
+        assert block.index == len(self.blocks)
         assert crc32c.crc32c(data) == block.crc32c
         self.data += data
-        self.n_blocks += 1
+        self.blocks.append((len(data), block.crc32c))
 
     def complete(self):
-        return self.head is not None and self.n_blocks == self.head.n_blocks
+        return self.head is not None and len(self.blocks) == self.head.n_blocks
 
     def check(self, layout):
         """The layout, if all is what it says it is and what the trainer wants."""
         head, data = self.head, bytes(self.data)
-        assert hashlib.sha256(data).digest() == head.encoded and len(data) == head.encoded_bytes
+        assert blocks_digest(self.blocks) == head.encoded and len(data) == head.encoded_bytes
         got = [(t.name, t.dtype, t.role, tuple(t.shape)) for t in head.tensors]
         assert head.n_blocks == len(block_sizes(got))
         assert model_digest(got, data) == head.content == self.digest
@@ -343,7 +348,7 @@ class Leaf:
     def pull(self, download):
         stream = Stream(self.stub.Pull)
         stream.send(self.frame(pull=self.pb.Pull(
-            model=download.digest, next_block=download.n_blocks,
+            model=download.digest, next_block=len(download.blocks),
             token=self.invitation["token"])))
         stream.half_close()
         for kind, frame in stream.frames():

@@ -200,12 +200,12 @@ static inline void on_received(void *user, uint32_t child, struct tiered_push *p
     }
 }
 
-static inline int on_model(void *user, const struct tiered_digest *digest,
+static inline int on_model(void *user, const struct tiered_wanted *wanted,
                            struct tiered_encoded **ret)
 {
     struct fixture *f = user;
     f->n_models++;
-    if (f->serve == UNKNOWN || !tiered_digest_equal(digest, &f->model_digest)) {
+    if (f->serve == UNKNOWN || !tiered_digest_equal(&wanted->model, &f->model_digest)) {
         return -1;
     }
     if (f->serve == MAKING) {
@@ -413,8 +413,9 @@ static inline uint64_t child_got(const struct child *c)
 
 /** `n_blocks` blocks of `size` bytes each that depend on `seed`, sealed; path NULL: in
     memory. */
-static inline struct tiered_encoded *make_sized(uint32_t n_blocks, size_t size,
-                                                unsigned seed, const char *path)
+static inline struct tiered_encoded *make_through(char *filter, uint32_t n_blocks,
+                                                  size_t size, unsigned seed,
+                                                  const char *path)
 {
     uint64_t shape = (uint64_t)n_blocks * (TIERED_BLOCK_BYTES / sizeof(float));
     Tiered__V1__Tensor tensor = TIERED__V1__TENSOR__INIT, *tensors[] = {&tensor};
@@ -428,6 +429,10 @@ static inline struct tiered_encoded *make_sized(uint32_t n_blocks, size_t size,
     head.n_tensors = 1;
     head.tensors = tensors;
     head.num_examples = 7;
+    Tiered__V1__FilterHead stage = TIERED__V1__FILTER_HEAD__INIT, *pipe[] = {&stage};
+    stage.name = filter;
+    head.n_pipe = filter != NULL;
+    head.pipe = pipe;
     assert_int_equal(tiered_encoded_begin(&head, path, &e, NULL), 0);
     for (uint32_t i = 0; i < n_blocks; i++) {
         for (size_t k = 0; k < size; k++) {
@@ -440,6 +445,12 @@ static inline struct tiered_encoded *make_sized(uint32_t n_blocks, size_t size,
     assert_int_equal(tiered_encoded_seal(e, false, NULL), 0);
     free(bytes);
     return e;
+}
+
+static inline struct tiered_encoded *make_sized(uint32_t n_blocks, size_t size,
+                                                unsigned seed, const char *path)
+{
+    return make_through(NULL, n_blocks, size, seed, path);
 }
 
 static inline struct tiered_encoded *make(uint32_t n_blocks, unsigned seed)

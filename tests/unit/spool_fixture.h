@@ -97,7 +97,12 @@ static inline void fixture_make(struct fixture *f)
     assert_int_equal(
         tiered_wire_tensors(f->layout, &f->head.tensors, &f->head.n_tensors, &err), 0);
     f->head.num_examples = 12;
-    tiered_digest_of("first blockthe third", 20, &f->digest);
+    uint32_t words[3][2];
+    for (uint32_t i = 0; i < 3; i++) {
+        words[i][0] = (uint32_t)strlen(blocks[i]);
+        words[i][1] = tiered_crc32c(0, blocks[i], words[i][0]);
+    }
+    tiered_digest_of(words, sizeof(words), &f->digest);
 }
 
 /* As a sender's head arrives. */

@@ -531,6 +531,32 @@ static void test_log_level(void **state)
     tiered_log_set_level(TIERED_LOG_INFO);
 }
 
+/* A kept buffer serves the next of its size, cleared where that was asked for. */
+static void test_map(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 5000, 300000, 3 << 20, 20 << 20};
+    for (size_t i = 0; i < TIERED_COUNT(sizes); i++) {
+        size_t n = sizes[i];
+        uint8_t *one = tiered_map(n), *two = tiered_map_any(n), *again;
+        assert_true(one && two && one != two && (uintptr_t)one % 4096 == 0);
+        memset(one, 7, n);
+        memset(two, 8, n);
+        tiered_unmap(one, n);
+        again = tiered_map(n);
+        assert_true(again == one || n < 300000);
+        assert_true(again[0] == 0 && again[n / 2] == 0 && again[n - 1] == 0);
+        assert_true(two[0] == 8 && two[n - 1] == 8);
+        tiered_map_cut(two, n, n / 3);
+        assert_true(two[0] == 8 && two[n / 4] == 8);
+        tiered_unmap(two, n / 3);
+        tiered_unmap(again, n);
+    }
+    tiered_map_tidy(0);
+    tiered_unmap(NULL, 5000);
+    assert_null(tiered_map(SIZE_MAX));
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
 
 int main(void)
@@ -547,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_parse_units),
         cmocka_unit_test(test_format_units),
         cmocka_unit_test(test_checked),
+        cmocka_unit_test(test_map),
         IN_FOLDER(test_file),
         IN_FOLDER(test_file_kinds),
         IN_FOLDER(test_file_write_fails),

@@ -96,6 +96,29 @@ static void test_outbox(void **state)
     remove_inside();
 }
 
+/* Without a state nothing is left of a settled update; with one, the newest. */
+static void test_outbox_without_state(void **state)
+{
+    (void)state;
+    struct tiered_error err;
+    struct tiered_outbox *outbox = open_outbox();
+    commit(outbox, &path1, "");
+    struct tiered_encoded *reader = tiered_outbox_get(outbox, &path1);
+    assert_int_equal(tiered_outbox_clear(outbox, &path1, &err), 0);
+    assert_string_equal(listing(), "");
+    check_blocks(reader);
+    tiered_encoded_unref(reader);
+    check_state(outbox, "");
+    commit(outbox, &path1, "one");
+    commit(outbox, &path2, "");
+    assert_string_equal(listing(), "out-9.1.upd,state.upd");
+    assert_int_equal(tiered_outbox_clear(outbox, &path2, &err), 0);
+    assert_string_equal(listing(), "state.upd");
+    check_state(outbox, "");
+    tiered_outbox_close(outbox);
+    remove_inside();
+}
+
 /* The folder as a death leaves it between two steps. */
 static void test_outbox_deaths(void **state)
 {
@@ -193,6 +216,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_outbox),
+        cmocka_unit_test(test_outbox_without_state),
         cmocka_unit_test(test_outbox_deaths),
         cmocka_unit_test(test_outbox_refusals),
     };

@@ -45,8 +45,12 @@ static void two_steps(const char *rule, double first, double second)
     struct kit k;
     BEGIN(&k, kit_layout(TIERED_F64, 1), "fedavg", rule);
     assert_true(tiered_strategy_has_state(k.strategy));
-    assert_int_equal(tiered_strategy_save(k.strategy, path, &k.err), -1);
-    assert_int_equal(k.err.code, TIERED_ESTATE);
+    /* The state of no step: a round may have no result, and a restart follow. */
+    assert_int_equal(tiered_strategy_save(k.strategy, path, &k.err), 0);
+    kit_finish(&k);
+
+    BEGIN(&k, kit_layout(TIERED_F64, 1), "fedavg", rule);
+    assert_int_equal(tiered_strategy_load(k.strategy, path, k.layout, &k.err), 0);
     BASE(&k, 1);
     ROW(&k, 1, 2);
     EXPECT(&k, 1e-15, first);
@@ -278,11 +282,10 @@ static void test_gram(void **state)
     for (size_t i = 0; i < 9; i++) {
         assert_true(seen[i] == want[i]);
     }
-    /* Without a base: another centre, the same distances. */
     k.run.base = NULL;
-    EXPECT(&k, 0, 13, 24);
-    assert_true(seen[0] + seen[4] - 2 * seen[1] == 20);
-    assert_true(isinf(seen[8]));
+    assert_string_equal(kit_refusal(&k, TIERED_EINVAL),
+                        "aggregator 'probe' measures how far the updates moved, so it "
+                        "needs the model before the round");
     kit_finish(&k);
 }
 
@@ -417,12 +420,13 @@ static struct tiered_model *run_big(unsigned n_threads, uint64_t tile_memory,
 static void test_threads_and_tiles(void **state)
 {
     (void)state;
-    static const char *const rules[] = {"fedavg", "median", "trimmed-mean"};
+    static const char *const rules[] = {"fedavg", "median", "trimmed-mean",
+                                        "krum",   "bulyan", "norm-bounded:norm=1"};
     static const enum tiered_dtype dtypes[] = {TIERED_F32, TIERED_BF16, TIERED_F64};
     for (size_t i = 0; i < TIERED_COUNT(rules); i++) {
-        struct tiered_model *one = run_big(0, 0, rules[i], dtypes[i]);
-        struct tiered_model *four = run_big(4, 0, rules[i], dtypes[i]);
-        struct tiered_model *tiled = run_big(2, 3000000, rules[i], dtypes[i]);
+        struct tiered_model *one = run_big(0, 0, rules[i], dtypes[i % 3]);
+        struct tiered_model *four = run_big(4, 0, rules[i], dtypes[i % 3]);
+        struct tiered_model *tiled = run_big(2, 3000000, rules[i], dtypes[i % 3]);
         assert_memory_equal(one->data, four->data, one->layout->m.data_bytes);
         assert_memory_equal(one->data, tiled->data, one->layout->m.data_bytes);
         assert_true(tiered_digest_equal(&one->digest, &four->digest));

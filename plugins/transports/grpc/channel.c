@@ -6,30 +6,25 @@
 
 #define BACKOFF_MS 100
 
-static grpc_arg integer(const char *key, uint64_t value)
-{
-    return (grpc_arg){.type = GRPC_ARG_INTEGER,
-                      .key = (char *)(uintptr_t)key,
-                      .value.integer = (int)value};
-}
-
 static grpc_channel *dial(struct state *st, const char *target)
 {
     grpc_arg list[] = {
-        integer(GRPC_ARG_KEEPALIVE_TIME_MS, st->config.keepalive_time),
-        integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, st->config.keepalive_timeout),
-        integer(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        integer(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-        integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TIERED_MESSAGE_MAX),
-        integer(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
-        integer(GRPC_ARG_ENABLE_RETRIES, 0),
-        integer(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, BACKOFF_MS),
+        integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, st->config.keepalive_time),
+        integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, st->config.keepalive_timeout),
+        integer_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        integer_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TIERED_MESSAGE_MAX),
+        integer_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+        integer_arg(GRPC_ARG_ENABLE_RETRIES, 0),
+        integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, BACKOFF_MS),
         /* so long may an attempt take */
-        integer(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, st->config.connect_timeout),
-        integer(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
-        integer(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
-        integer(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
-        integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, st->config.connect_timeout),
+        integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
+        integer_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
+        integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
+        integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        integer_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+        integer_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, WINDOW_BYTES),
     };
     const grpc_channel_args args = {sizeof(list) / sizeof(list[0]), list};
     return grpc_channel_create(target, st->channel_credentials, &args);

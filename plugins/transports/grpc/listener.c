@@ -8,29 +8,24 @@
 #define STREAMS_MOST   16384 /* of one connection */
 #define ADDRESSES_MOST 8
 
-static grpc_arg integer(const char *key, uint64_t value)
-{
-    return (grpc_arg){.type = GRPC_ARG_INTEGER,
-                      .key = (char *)(uintptr_t)key,
-                      .value.integer = (int)value};
-}
-
 static grpc_server *server_create(const struct state *st)
 {
     grpc_arg list[] = {
-        integer(GRPC_ARG_KEEPALIVE_TIME_MS, st->config.keepalive_time),
-        integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, st->config.keepalive_timeout),
-        integer(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        integer(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, st->config.keepalive_time),
+        integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, st->config.keepalive_timeout),
+        integer_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        integer_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
         /* children may ping as often as they are told to: never "too_many_pings" */
-        integer(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0),
-        integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TIERED_MESSAGE_MAX),
-        integer(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
-        integer(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
-        integer(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_MOST),
+        integer_arg(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0),
+        integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TIERED_MESSAGE_MAX),
+        integer_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+        integer_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
+        integer_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_MOST),
         /* or two could listen on one address, each getting some of the peers */
-        integer(GRPC_ARG_ALLOW_REUSEPORT, 0),
-        integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        integer_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
+        integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        integer_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+        integer_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, WINDOW_BYTES),
     };
     const grpc_channel_args args = {sizeof(list) / sizeof(list[0]), list};
     grpc_server *server = grpc_server_create(&args, NULL);
