@@ -36,6 +36,8 @@ def options(rule, n):
         f = (n - 3) // 2 - 1 if rule == "krum" else (n - 3) // 4
         return "%s:byzantine=%d" % (rule, max(f, 0))
     return {"trimmed-mean": "trimmed-mean:beta=0.2",
+            "centered-clipping": "centered-clipping:tau=10",
+            "norm-bounded": "norm-bounded:norm=10",
             "geometric-median": "geometric-median:max_iterations=10,tolerance=0"}.get(rule, rule)
 
 
