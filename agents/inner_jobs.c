@@ -97,7 +97,7 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 
 /* ---- aggregation ---- */
 
-#define TILE_BYTES (8u << 20) /* of rows at once, whatever the number of children */
+#define TILE_BYTES (32u << 20) /* of rows at once, whatever the number of children */
 
 struct aggregate_job {
     struct node_job job;
@@ -114,6 +114,11 @@ struct aggregate_job {
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     return tiered_decoder_read(source, block, out, err);
+}
+
+static const void *borrow_row(void *source, uint32_t block)
+{
+    return tiered_decoder_borrow(source, block);
 }
 
 static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
@@ -138,6 +143,7 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
                              .a_norm = update->a_norm > 0 ? update->a_norm : NAN,
                              .excluded = update->excluded},
             .read = read_row,
+            .borrow = borrow_row,
             .source = job->decoders[i],
         };
     }

@@ -23,8 +23,7 @@ static int check_weights(const struct strategy_work *work,
                                run->rows[i].contribution.node);
         }
         if (*w != 0) {
-            weights->sole = i;
-            weights->n_active++;
+            weights->active[weights->n_active++] = i;
         }
         sum += *w;
     }

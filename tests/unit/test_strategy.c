@@ -436,38 +436,49 @@ static void test_threads_and_tiles(void **state)
     }
 }
 
-/* The Gram matrix of rows longer than a tile, by one thread and by three. */
+/* The Gram matrix of rows longer than a block: the same bits by any number of threads,
+   width of vectors and size of tiles. */
+static void run_gram(unsigned threads, const char *level, uint64_t tile_memory,
+                     double sums[4])
+{
+    struct kit k;
+    double *values = malloc(BIG * sizeof(double));
+    assert_non_null(values);
+    setenv("TIERED_VECTOR", level, 1);
+    probe_begin(&k, kit_layout(TIERED_F32, BIG), TIERED_NEEDS_GRAM,
+                TIERED_ROLE_BIT(TIERED_PARAMETER));
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t v = 0; v < BIG; v++) {
+            values[v] = i ? 1.0 / 3 : (double)(v % 2);
+        }
+        kit_row(&k, values, 1);
+    }
+    free(values);
+    k.run.rows_are_deltas = true;
+    k.run.tile_memory = tile_memory;
+    assert_int_equal(tiered_pool_create(threads, &k.run.pool, &k.err), 0);
+    given[0] = given[1] = 0.5;
+    tiered_model_unref(kit_run(&k));
+    tiered_pool_destroy(k.run.pool);
+    kit_finish(&k);
+    unsetenv("TIERED_VECTOR");
+    memcpy(sums, seen, 4 * sizeof(sums[0]));
+}
+
 static void test_gram_threads(void **state)
 {
     (void)state;
-    double sums[2][4];
-    for (unsigned threads = 1; threads <= 3; threads += 2) {
-        struct kit k;
-        double *values = malloc(BIG * sizeof(double));
-        assert_non_null(values);
-        probe_begin(&k, kit_layout(TIERED_F32, BIG), TIERED_NEEDS_GRAM,
-                    TIERED_ROLE_BIT(TIERED_PARAMETER));
-        for (size_t i = 0; i < 2; i++) {
-            for (size_t v = 0; v < BIG; v++) {
-                values[v] = i ? 1.0 / 3 : (double)(v % 2);
-            }
-            kit_row(&k, values, 1);
-        }
-        free(values);
-        k.run.rows_are_deltas = true;
-        k.run.tile_memory = 1000000;
-        assert_int_equal(tiered_pool_create(threads, &k.run.pool, &k.err), 0);
-        given[0] = given[1] = 0.5;
-        tiered_model_unref(kit_run(&k));
-        tiered_pool_destroy(k.run.pool);
-        kit_finish(&k);
-        memcpy(sums[threads / 2], seen, sizeof(sums[0]));
+    static const char *const levels[] = {"portable", "avx2", "avx512"};
+    double one[4], other[4];
+    run_gram(1, "portable", 0, one);
+    for (unsigned i = 0; i < 9; i++) {
+        run_gram(1 + i % 3, levels[i / 3], i % 2 ? 1000000 : 1, other);
+        assert_memory_equal(one, other, sizeof(one));
     }
-    assert_memory_equal(sums[0], sums[1], sizeof(sums[0]));
     double third = (double)(float)(1.0 / 3);
-    assert_true(sums[0][0] == BIG / 2);
-    assert_true(fabs(sums[0][1] - BIG / 2 * third) <= 1e-6);
-    assert_true(fabs(sums[0][3] - BIG * third * third) <= 1e-6);
+    assert_true(one[0] == BIG / 2);
+    assert_true(fabs(one[1] - BIG / 2 * third) <= 1e-6);
+    assert_true(fabs(one[3] - BIG * third * third) <= 1e-6);
 }
 
 static void test_cancel(void **state)
