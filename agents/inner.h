@@ -22,7 +22,7 @@ struct inner_update {
     struct tiered_digest base;
     struct tiered_encoded *encoded;
     uint64_t num_examples;
-    double local_steps;
+    double local_steps, a_norm; /* a_norm 0: not told */
     struct tiered_metrics metrics;
     bool initial, excluded;
     bool dropped;    /* the machine is done with it … */
@@ -80,6 +80,7 @@ struct inner {
     char why[512];           /* as the last heartbeat told it */
     struct tiered_path open; /* the round being measured */
     uint64_t opened_ms, up_before, down_before;
+    struct traffic traffic, traffic_before; /* of the children's updates */
 };
 
 /** Feed the machine and carry out what it says. */

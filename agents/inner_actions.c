@@ -207,23 +207,30 @@ static void do_committed(struct inner *inner, const struct tiered_round_action *
     tiered_digest_hex(&r->model, model);
     tiered_downlink_bytes(inner->downlink, &up, &down);
     double seconds = (double)(tiered_now_ms() - inner->opened_ms) / 1000.0;
+    const struct traffic traffic =
+        traffic_since(&inner->traffic, &inner->traffic_before);
     snprintf(text, sizeof(text),
              "committed with %u contributions, %llu examples, in %.2f s", a->n_updates,
              (unsigned long long)a->num_examples, seconds);
     inner_log(inner, TIERED_LOG_INFO, text);
-    agent_event(inner->node->agent, "round_committed",
-                json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:I, s:I, s:f, s:s}",
-                          "node", inner->node->as->node, "tier", inner->node->as->tier,
-                          "round", (json_int_t)r->total_rounds, "path", path,
-                          "contributions", (json_int_t)a->n_updates, "num_examples",
-                          (json_int_t)a->num_examples, "metrics",
-                          tiered_metrics_json(&a->metrics), "bytes_up",
-                          (json_int_t)(up - inner->up_before), "bytes_down",
-                          (json_int_t)(down - inner->down_before), "seconds", seconds,
-                          "model", model));
+    agent_event(
+        inner->node->agent, "round_committed",
+        json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:o, s:f, "
+                  "s:s}",
+                  "node", inner->node->as->node, "tier", inner->node->as->tier, "round",
+                  (json_int_t)r->total_rounds, "path", path, "contributions",
+                  (json_int_t)a->n_updates, "num_examples", (json_int_t)a->num_examples,
+                  "metrics", tiered_metrics_json(&a->metrics), "bytes_up",
+                  (json_int_t)(up - inner->up_before), "bytes_down",
+                  (json_int_t)(down - inner->down_before), "raw_up",
+                  (json_int_t)traffic.raw, "filters_up",
+                  traffic_json(&traffic, inner->node->as->child_uplink,
+                               inner->node->as->n_child_uplink),
+                  "seconds", seconds, "model", model));
     tell_contributions(inner, a, path);
     inner->up_before = up;
     inner->down_before = down;
+    inner->traffic_before = inner->traffic;
 }
 
 static void do_deliver(struct inner *inner, const struct tiered_round_action *a)
@@ -233,6 +240,7 @@ static void do_deliver(struct inner *inner, const struct tiered_round_action *a)
         .base = inner->turn_base,
         .model = inner->current,
         .num_examples = a->num_examples,
+        .local_steps = a->local_steps,
         .metrics = a->metrics,
     };
     inner_publish(inner,

@@ -81,6 +81,11 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
                            "local_steps is %g; it must be a number in 0..2^53",
                            head->local_steps);
     }
+    if (!(head->a_norm >= 0 && head->a_norm <= 0x1p53)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "a_norm is %g; it must be a number in 0..2^53",
+                           head->a_norm);
+    }
     if (tiered_wire_layout(head, &layout, err) < 0) {
         return -1;
     }
@@ -156,12 +161,16 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
         .encoded = encoded,
         .num_examples = head->num_examples,
         .local_steps = head->local_steps,
+        .a_norm = head->a_norm,
         .initial = head->base_model.len == 0,
     };
     tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);
     tiered_wire_digest(&head->base_model, &update->base,
                        NULL); /* checked at the offer */
     inner->updates = update;
+    if (!update->initial) {
+        traffic_add(&inner->traffic, encoded);
+    }
     inner_screen(inner, update, push);
 }
 

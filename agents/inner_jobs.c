@@ -97,7 +97,7 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 
 /* ---- aggregation ---- */
 
-#define TILE_BYTES (8u << 20) /* of rows at once, whatever the number of children */
+#define TILE_BYTES (32u << 20) /* of rows at once, whatever the number of children */
 
 struct aggregate_job {
     struct node_job job;
@@ -107,12 +107,18 @@ struct aggregate_job {
     struct inner_update **updates;
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
-    bool no_result; /* the rule has none: the model stays */
+    bool no_result;     /* the rule has none: the model stays */
+    double local_steps; /* of the result */
 };
 
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     return tiered_decoder_read(source, block, out, err);
+}
+
+static const void *borrow_row(void *source, uint32_t block)
+{
+    return tiered_decoder_borrow(source, block);
 }
 
 static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
@@ -134,9 +140,10 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
                              .node = inner->children[update->child],
                              .num_examples = update->num_examples,
                              .local_steps = update->local_steps,
-                             .a_norm = NAN,
+                             .a_norm = update->a_norm > 0 ? update->a_norm : NAN,
                              .excluded = update->excluded},
             .read = read_row,
+            .borrow = borrow_row,
             .source = job->decoders[i],
         };
     }
@@ -165,6 +172,8 @@ static void aggregate_run(struct node_job *base)
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
     job->no_result = base->result < 0 && base->err.code == TIERED_ERANGE;
+    double steps = tiered_strategy_local_steps(job->inner->strategy);
+    job->local_steps = isfinite(steps) ? steps : 0;
 }
 
 static void aggregate_free(struct aggregate_job *job)
@@ -198,6 +207,7 @@ static void aggregate_done(struct node_job *base)
         tiered_model_unref(inner->aggregated);
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
+        event.local_steps = job->local_steps;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);
         event.kind = TIERED_ON_NOT_AGGREGATED;

@@ -122,6 +122,7 @@ static void on_pulled(void *user, const struct tiered_digest *model,
         abort();
     }
     d->encoded = encoded;
+    traffic_add(&node->traffic_down, encoded);
     d->digest = *model;
     d->reference = tiered_model_ref(node->model);
     d->job.run = decode_run;
@@ -357,6 +358,7 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     }
     head->num_examples = d->update.num_examples;
     head->local_steps = d->update.local_steps;
+    head->a_norm = d->update.a_norm;
     node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
     pthread_mutex_lock(&d->job.node->outbox_lock);
     int result =
@@ -432,6 +434,7 @@ static void deliver_done(struct node_job *job)
         node->train.active = false;
         if (job->result == 0) {
             node->delivering_path = d->update.path;
+            traffic_add(&node->traffic_up, d->encoded);
             tiered_uplink_push(node->uplink, &d->update.path, d->encoded);
         } else if (job->err.code == TIERED_EIO) { /* our disk: no round can go on */
             agent_node_failed(node->agent, node->as->node, &job->err);

@@ -92,11 +92,11 @@ static json_t *record_json(const struct store_commit *commit)
                       "num_examples", (json_int_t)r->contributions[i].num_examples));
     }
     json_t *record = json_pack(
-        "{s:i, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:o, s:o, s:b, s:b, s:I}", "format",
-        1, "run", commit->run, "generation", (json_int_t)r->generation, "turn", turn,
-        "turn_base", base, "round", (json_int_t)r->round, "model", model,
-        "num_examples", (json_int_t)r->num_examples, "metrics",
-        tiered_metrics_json(&r->metrics), "contributions", list, "finished",
+        "{s:i, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:f, s:o, s:o, s:b, s:b, s:I}",
+        "format", 1, "run", commit->run, "generation", (json_int_t)r->generation,
+        "turn", turn, "turn_base", base, "round", (json_int_t)r->round, "model", model,
+        "num_examples", (json_int_t)r->num_examples, "local_steps", r->local_steps,
+        "metrics", tiered_metrics_json(&r->metrics), "contributions", list, "finished",
         r->finished != 0, "evaluation_due", r->evaluation_due != 0, "total_rounds",
         (json_int_t)r->total_rounds);
     return record;
@@ -172,6 +172,7 @@ static int read_record(json_t *record, struct tiered_round_record *ret,
     ret->generation = number(record, "generation");
     ret->round = (uint32_t)number(record, "round");
     ret->num_examples = number(record, "num_examples");
+    ret->local_steps = json_number_value(json_object_get(record, "local_steps"));
     ret->total_rounds = (uint32_t)number(record, "total_rounds");
     ret->finished = json_is_true(json_object_get(record, "finished"));
     ret->evaluation_due = json_is_true(json_object_get(record, "evaluation_due"));

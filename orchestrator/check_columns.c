@@ -193,7 +193,7 @@ static int threads(struct check *check, void *state, struct columns *c,
                              "other values than one");
 }
 
-int check_translation(struct check *check, struct tiered_error *err)
+int check_moved_columns(struct check *check, struct tiered_error *err)
 {
     return with_columns(check, translation, err);
 }
@@ -243,6 +243,40 @@ int check_columns_threads(struct check *check, struct tiered_error *err)
         return check_skip(check, "is not TIERED_CONCURRENT");
     }
     return with_columns(check, threads, err);
+}
+
+/* ---- tensors ---- */
+
+/* Names and shapes are the user's: any of them may come, and gets the same answer
+   twice. */
+int check_measures(struct check *check, struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    static const char *const names[] = {"w",   "[",  "fc1.weight",
+                                        "*?[", "\\", "layers/0/\xc3\xa9"};
+    void *state;
+    int result = 0;
+    if (!TIERED_HAS(ops, measures) || !ops->measures) {
+        return check_skip(check, "does not choose what is measured");
+    }
+    if (check_open(check, &state, err) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < TIERED_COUNT(names) && result == 0; i++) {
+        const struct tiered_tensor tensor = {.name = names[i],
+                                             .dtype = TIERED_F32,
+                                             .rank = 1,
+                                             .shape = {3},
+                                             .n_elements = 3,
+                                             .size_bytes = 12};
+        check_step(check, "measures of a tensor '%s'", names[i]);
+        if (ops->measures(state, &tensor) != ops->measures(state, &tensor)) {
+            result = tiered_fail(err, TIERED_EINVAL,
+                                 "measures a tensor once and not the next time");
+        }
+    }
+    check_close(check, state);
+    return result;
 }
 
 /* ---- blobs ---- */

@@ -24,6 +24,8 @@ static const char *const needs_names[] = {
     [TIERED_NEEDS_NOTHING] = "nothing",
     [TIERED_NEEDS_NORMS] = "norms",
     [TIERED_NEEDS_GRAM] = "gram",
+    [TIERED_NEEDS_DISTANCES] = "distances",
+    [TIERED_NEEDS_CENTRED] = "centred gram",
 };
 
 static const char *const role_names[TIERED_N_ROLES] = {

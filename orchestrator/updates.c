@@ -125,81 +125,58 @@ static int match(struct updates_file *f, const char *leader, struct tiered_error
                        f->path);
 }
 
-/** The block of the file's own layout that holds the byte at `offset`. */
-static uint32_t block_at(const struct tiered_layout *layout, uint64_t offset)
+/** From a file whose tensors come in another order: tensor by tensor. */
+static int read_reordered(const struct updates_file *f,
+                          const struct tiered_block *block, uint64_t from, uint64_t n,
+                          uint8_t *out, struct tiered_error *err)
 {
-    uint32_t low = 0, high = layout->n_blocks;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (layout->blocks[middle].offset_bytes <= offset) {
-            low = middle;
-        } else {
-            high = middle;
+    size_t size = tiered_dtype_size(block->dtype);
+    uint32_t tensor = block->first_tensor;
+    uint64_t element = block->first_element + from;
+    for (uint64_t done = 0; done < n;) {
+        uint64_t length = f->rows->m.tensors[tensor].n_elements;
+        if (element >= length) {
+            element -= length;
+            tensor++;
+            continue;
         }
-    }
-    return low;
-}
-
-struct span_reader {
-    const struct updates_file *f;
-    uint8_t *raw;
-    uint32_t held; /* the block in raw; UINT32_MAX: none */
-};
-
-/** Bytes from..from+n of one of the file's own tensors. */
-static int read_span(struct span_reader *r, const struct tiered_tensor *t,
-                     uint64_t from, size_t n, uint8_t *out, struct tiered_error *err)
-{
-    const struct tiered_layout *own = r->f->own;
-    for (size_t done = 0; done < n;) {
-        uint64_t offset = t->offset_bytes + from + done;
-        uint32_t b = block_at(own, offset);
-        if (b != r->held &&
-            tiered_safetensors_read_block(r->f->file, b, r->raw, err) != 0) {
+        uint64_t piece = length - element < n - done ? length - element : n - done;
+        if (tiered_safetensors_read_tensor(f->file, f->tensors[tensor], element * size,
+                                           (size_t)(piece * size), out + done * size,
+                                           err) != 0) {
             return -1;
         }
-        r->held = b;
-        uint64_t skip = offset - own->blocks[b].offset_bytes;
-        uint64_t left = own->blocks[b].size_bytes - skip;
-        size_t piece = left < n - done ? (size_t)left : n - done;
-        memcpy(out + done, r->raw + skip, piece);
+        element += piece;
         done += piece;
     }
     return 0;
 }
 
-/** A block of the rows from a file whose tensors come in another order. */
-static int read_reordered(const struct updates_file *f,
-                          const struct tiered_block *block, uint8_t *out,
-                          struct tiered_error *err)
+/** The rows' block: the file's own where the layouts are the same, or the model whole.
+ */
+static const struct tiered_block *block_of(const struct updates_file *f, uint32_t index)
 {
-    TIERED_FREE uint8_t *raw = malloc(TIERED_BLOCK_BYTES);
-    if (!raw) {
-        return tiered_fail(err, TIERED_ENOMEM, "no memory for a block");
-    }
-    struct span_reader reader = {f, raw, UINT32_MAX};
+    return &(f->tensors ? f->rows : f->own)->blocks[index];
+}
+
+static int read_part(void *source, uint32_t index, size_t offset, size_t bytes,
+                     void *out, struct tiered_error *err)
+{
+    const struct updates_file *f = source;
+    const struct tiered_block *block = block_of(f, index);
     size_t size = tiered_dtype_size(block->dtype);
-    uint32_t tensor = block->first_tensor;
-    uint64_t element = block->first_element;
-    for (uint64_t done = 0; done < block->n_elements; tensor++, element = 0) {
-        uint64_t n = f->rows->m.tensors[tensor].n_elements - element;
-        if (n > block->n_elements - done) {
-            n = block->n_elements - done;
-        }
-        if (read_span(&reader, &f->own->m.tensors[f->tensors[tensor]], element * size,
-                      (size_t)(n * size), out + done * size, err) != 0) {
-            return -1;
-        }
-        done += n;
-    }
-    return 0;
+    return f->tensors
+               ? read_reordered(f, block, offset / size, bytes / size, out, err)
+               : tiered_safetensors_read_tensor(f->file, block->first_tensor,
+                                                block->first_element * size + offset,
+                                                bytes, out, err);
 }
 
 static int read_block(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     const struct updates_file *f = source;
-    return f->tensors ? read_reordered(f, &f->rows->blocks[block], out, err)
-                      : tiered_safetensors_read_block(f->file, block, out, err);
+    size_t size = (size_t)block_of(f, block)->size_bytes;
+    return read_part(source, block, 0, size, out, err);
 }
 
 /** A figure of the update's trainer: NaN when absent. */
@@ -309,6 +286,7 @@ static int open_all(struct updates *u, const char *const *paths, const char *bas
     }
     for (size_t i = 0; i < u->n; i++) {
         u->rows[i].read = read_block;
+        u->rows[i].read_part = read_part;
         u->rows[i].source = &u->files[i];
         u->rows[i].layout = layout_of(u, i);
         if (read_figures(&u->files[i], &u->rows[i].contribution, err) != 0) {

@@ -132,6 +132,14 @@ static void snap_halves(double *values, size_t n)
     }
 }
 
+bool tiered_strategy_is_plain(const struct strategy_work *work,
+                              const struct tiered_block *block, double rest)
+{
+    const struct tiered_strategy_run *run = work->run;
+    return !tiered_strategy_is_stepped(work->strategy, block) &&
+           (run->rows_are_deltas ? !run->base : rest == 0);
+}
+
 void tiered_strategy_finish(struct strategy_work *work,
                             const struct tiered_block *block, uint64_t at, size_t n,
                             double rest, double *values,

@@ -2,6 +2,8 @@
 /* The strategy as a whole: its plugins' lives, and the phases of one run. */
 #include "core/aggregate/internal.h"
 
+#include <math.h>
+
 #define MAX_STAGES 16
 
 bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret)
@@ -107,6 +109,7 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
     struct tiered_strategy *s = calloc(1, sizeof(*s));
     if (s) {
         s->hosting = hosting;
+        s->local_steps = NAN;
         s->optimizers = calloc(n_uses, sizeof(s->optimizers[0]));
     }
     if (!s || !s->optimizers) {
@@ -142,6 +145,11 @@ void tiered_strategy_destroy(struct tiered_strategy *s)
     free(s->optimizers);
     tiered_model_unref(s->slots);
     free(s);
+}
+
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy)
+{
+    return strategy->local_steps;
 }
 
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy)
@@ -214,10 +222,18 @@ static int work_begin(struct strategy_work *work, struct tiered_error *err)
     size_t n_rows = work->run->n_rows;
     work->rule.w = calloc(n_rows, sizeof(double));
     work->by_examples.w = calloc(n_rows, sizeof(double));
+    work->rule.active = calloc(n_rows, sizeof(size_t));
+    work->by_examples.active = calloc(n_rows, sizeof(size_t));
     work->n_scratch = work->run->pool ? tiered_pool_threads(work->run->pool) + 1u : 1;
     work->scratch = calloc(work->n_scratch, sizeof(work->scratch[0]));
-    if (!work->rule.w || !work->by_examples.w || !work->scratch) {
+    if (!work->rule.w || !work->by_examples.w || !work->rule.active ||
+        !work->by_examples.active || !work->scratch) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n_rows);
+    }
+    struct tiered_model *spare = work->run->spare ? *work->run->spare : NULL;
+    if (spare && tiered_digest_equal(&spare->layout->digest, &work->layout->digest)) {
+        work->model = tiered_model_ref(spare);
+        return 0;
     }
     work->model = tiered_model_create_raw(work->run->layout, err);
     return work->model ? 0 : -1;
@@ -229,6 +245,7 @@ static void work_finish(struct strategy_work *work)
         struct strategy_scratch *s = work->scratch[i];
         if (s) {
             free(s->raw);
+            free(s->tiles);
             free(s->sum);
             free(s->row_at);
             free(s);
@@ -237,7 +254,10 @@ static void work_finish(struct strategy_work *work)
     free(work->scratch);
     free(work->rule.w);
     free(work->by_examples.w);
+    free(work->rule.active);
+    free(work->by_examples.active);
     free(work->ordinals);
+    free(work->measured);
     tiered_model_unref(work->slots);
     tiered_model_unref(work->model);
 }
@@ -245,11 +265,13 @@ static void work_finish(struct strategy_work *work)
 static int work_run(struct strategy_work *work, struct tiered_error *err)
 {
     return work_begin(work, err) != 0 || tiered_strategy_weigh(work, err) != 0 ||
+                   (work->run->screen_all &&
+                    tiered_strategy_screen_left_out(work, err) != 0) ||
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
                    tiered_strategy_check_overflow(work, err) != 0 ||
-                   tiered_model_seal(work->model, err) != 0
+                   (!work->run->unsealed && tiered_model_seal(work->model, err) != 0)
                ? -1
                : 0;
 }
@@ -265,13 +287,20 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
         return tiered_strategy_merge(strategy, run, ret_model, err);
     }
     struct strategy_work work = {
-        .strategy = strategy, .run = run, .layout = run->layout};
+        .strategy = strategy,
+        .kernels = tiered_kernels(),
+        .run = run,
+        .layout = run->layout,
+    };
     int rc = work_run(&work, err);
     if (rc == 0) {
         tiered_model_unref(strategy->slots);
         strategy->slots = TIERED_STEAL(work.slots);
         strategy->slots_for = run->layout->digest;
         strategy->step++;
+        if (run->spare && *run->spare == work.model) {
+            tiered_model_unref(TIERED_STEAL(*run->spare));
+        }
         *ret_model = TIERED_STEAL(work.model);
     }
     work_finish(&work);

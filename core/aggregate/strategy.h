@@ -27,11 +27,19 @@ enum tiered_on_bad_update {
 };
 bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret);
 
-/** One child's row. read() gives one block's raw bytes; called from any worker. */
+/** One child's row, called from any worker. read() gives one block's raw bytes. A
+    source that can do with less work says so by the two optional ones. */
 struct tiered_row {
     struct tiered_contribution contribution; /* node, num_examples, local_steps … */
     int (*read)(void *source, uint32_t block, void *out, struct tiered_error *err);
     void *source;
+    /** Optional: `size` bytes of a block from `offset` on, at about their share of the
+        cost of the whole. */
+    int (*read_part)(void *source, uint32_t block, size_t offset, size_t size,
+                     void *out, struct tiered_error *err);
+    /** Optional: where a block lies in memory, unchanged while the strategy runs, and
+        aligned as its dtype is. NULL: read it. */
+    const void *(*borrow)(void *source, uint32_t block);
     struct tiered_layout *layout; /* its own; read only where whole models are merged */
 };
 
@@ -62,17 +70,29 @@ struct tiered_strategy_run {
     size_t n_rows;
     bool allow_bad;       /* on_bad_update: allow: no screening in the fold; an error
                              unless the aggregator is TIERED_ALLOWS_BAD_UPDATES */
+    bool screen_all;      /* rows are screened where they are used; this way also those
+                             that get no coefficient, before the fold */
     uint64_t tile_memory; /* scratch for rows, all workers together; 0: 64 MiB. Rules
                              over all rows at once read a block again for each tile when
                              a block of every row does not fit */
     struct tiered_pool *pool;
+    /** Optional: a model of this layout that nobody else holds. On success it is taken
+        (and *spare NULL): the result is written into it, which is several times faster
+        than into memory that is not there yet. */
+    struct tiered_model **spare;
+    bool unsealed; /* leave the model's digest, which nobody will ask for */
 };
-/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, a row that is
-    read holds NaN or infinity, or the new model or state would; the text names it). On
-    any failure the state is untouched: steps are taken on a copy of the slots. */
+/** *ret_model is new, and sealed unless asked not to be. TIERED_ERANGE: no result
+   (weigh refused, a row that is read holds NaN or infinity, or the new model or state
+   would; the text names it). On any failure the state is untouched: steps are taken on
+   a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
+
+/** The local_steps that the last run's model stands for at the next tier; NAN: the rows
+    do not say theirs. */
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy);
 
 /** Read all of a row: -1 TIERED_ERANGE names its node and the tensor and index of the
     first value that is NaN or infinite. Any thread. */

@@ -280,6 +280,22 @@ int tiered_decoder_read(struct tiered_decoder *d, uint32_t index, void *out,
     return result;
 }
 
+const void *tiered_decoder_borrow(const struct tiered_decoder *d, uint32_t index)
+{
+    if (d->stages.n || index >= d->layout->n_blocks) {
+        return NULL;
+    }
+    const struct tiered_block *block = &d->layout->blocks[index];
+    const void *data = tiered_encoded_borrow(d->encoded, index);
+    size_t size;
+    uint32_t crc;
+    tiered_encoded_block(d->encoded, index, &size, &crc);
+    return size == block->size_bytes &&
+                   (uintptr_t)data % tiered_dtype_size(block->dtype) == 0
+               ? data
+               : NULL;
+}
+
 /* A pool only where blocks may overlap; otherwise this thread, in order. */
 static struct tiered_pool *pool_for(const struct tiered_decoder *d,
                                     struct tiered_pool *pool)

@@ -307,6 +307,9 @@ static int write_out(struct pass *pass, Tiered__V1__FilterHead *headers,
     }
     for (size_t k = 0; k <= stages->n; k++) {
         pass->pipe->counts[k] = atomic_load(&pass->counts[k]);
+        if (k > 0) {
+            tiered_encoded_stage_bytes(e, k - 1, pass->pipe->counts[k]);
+        }
     }
     *ret = TIERED_STEAL(e);
     return 0;

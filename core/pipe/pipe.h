@@ -93,6 +93,9 @@ bool tiered_pipe_refers(const struct tiered_use *filters, size_t n_filters);
    when tiered_decoder_concurrent(); otherwise one at a time, in order. */
 int tiered_decoder_read(struct tiered_decoder *decoder, uint32_t index, void *out,
                         struct tiered_error *err);
+/** Where block `index` lies raw in memory, aligned as its dtype is, for as long as the
+    decoder lives: without filters, when the object is in memory. NULL: read it. */
+const void *tiered_decoder_borrow(const struct tiered_decoder *decoder, uint32_t index);
 bool tiered_decoder_concurrent(const struct tiered_decoder *decoder);
 struct tiered_layout *tiered_decoder_layout(const struct tiered_decoder *decoder);
 void tiered_decoder_destroy(struct tiered_decoder *decoder);

@@ -96,7 +96,7 @@ static int check_aggregator(const struct tiered_plugin *plugin,
         return tiered_fail(err, TIERED_EINVAL,
                            "has one of columns_f32 and columns_f64 without the other");
     }
-    if ((unsigned)ops->needs > TIERED_NEEDS_GRAM) {
+    if ((unsigned)ops->needs > TIERED_NEEDS_CENTRED) {
         return tiered_fail(err, TIERED_EINVAL, "needs %u, which is unknown",
                            (unsigned)ops->needs);
     }

@@ -24,7 +24,8 @@ static void commit(struct tiered_round *r)
     action->record = record;
 }
 
-void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model)
+void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model,
+                         double local_steps)
 {
     if (r->state != ROUND_AGGREGATING) {
         return;
@@ -41,6 +42,7 @@ void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *mod
     r->record.n_contributions = n;
     r->record.model = *model;
     r->record.num_examples += r->open_examples;
+    r->record.local_steps += local_steps;
     r->no_result = false;
     round_means_get(&means, &r->record.metrics);
     commit(r);

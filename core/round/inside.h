@@ -200,7 +200,8 @@ uint32_t round_phase_count(const struct tiered_round *r, enum link_state link,
                            bool answered);
 
 /* commit.c */
-void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model);
+void round_on_aggregated(struct tiered_round *r, const struct tiered_digest *model,
+                         double local_steps);
 void round_on_not_aggregated(struct tiered_round *r);
 void round_on_committed(struct tiered_round *r);
 /* Say COMMITTED; the evaluation's metrics win. NULL: none. */

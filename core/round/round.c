@@ -261,7 +261,7 @@ static void take(struct tiered_round *r, const struct tiered_round_event *event)
     case TIERED_ON_PHASE:
         return round_on_phase(r, event);
     case TIERED_ON_AGGREGATED:
-        return round_on_aggregated(r, &event->base);
+        return round_on_aggregated(r, &event->base, event->local_steps);
     case TIERED_ON_NOT_AGGREGATED:
         return round_on_not_aggregated(r);
     case TIERED_ON_COMMITTED:

@@ -75,6 +75,50 @@ said "cuts none"
 expect 1 "$tiered" aggregate --plugin trimmed-mean:trim=2 -o o a b c
 said "leaves none of 3"
 
+# rules of distances; a and b are nearest, and a comes first
+expect 0 "$tiered" aggregate --plugin krum -o o c a b
+near o w 0 1 10
+near o n 0 1
+expect 0 "$tiered" aggregate --plugin krum:keep=2 -o o c a b
+near o w 1e-6 3 15
+expect 0 "$tiered" aggregate --plugin 'krum:include=[h],keep=2' -o o c a b
+expect 1 "$tiered" aggregate --plugin 'krum:exclude=[h,w]' -o o a b c
+said "aggregator 'krum' measures none of the model's 3 tensors"
+expect 0 "$tiered" aggregate --plugin krum:byzantine=1 -o o a b c
+said "krum is proven for 5 and more"
+expect 1 "$tiered" aggregate --plugin bulyan:byzantine=1 -o o a b c
+said "bulyan with 1 bad updates needs 7 or more, and there are 3"
+expect 0 "$tiered" aggregate --plugin bulyan -o o a b c
+near o w 1e-5 32 7
+expect 0 "$tiered" aggregate --plugin geometric-median -o o a a a c
+near o w 1e-3 1 10
+
+# rules of what moved, from g: one moved 3 4, the other 0.3 0.4
+$st write g '{"w": ["F32", [2], [10, 20]]}'
+$st write far '{"w": ["F32", [2], [13, 24]]}'
+$st write by '{"w": ["F32", [2], [10.3, 20.4]]}' num_examples=3
+expect 0 "$tiered" aggregate --plugin norm-bounded:norm=1 --global g -o o far by
+near o w 1e-5 10.375 20.5
+expect 0 "$tiered" aggregate --plugin centered-clipping:tau=1 --global g -o o far by
+near o w 1e-5 10.45 20.6
+expect 1 "$tiered" aggregate --plugin centered-clipping:tau=1 -o o far by
+said "needs the model before the round"
+expect 1 "$tiered" aggregate --plugin norm-bounded -o o far by
+said "option 'norm' of aggregator 'norm-bounded' is required"
+
+# fednova: 8 in 4 steps and 1 in 1 step, of 10 and of 30 examples
+$st write nova '{"w": ["F64", [1], [10]]}'
+$st write four '{"w": ["F64", [1], [2]]}' num_examples=10 local_steps=4
+$st write one1 '{"w": ["F64", [1], [9]]}' num_examples=30 local_steps=1
+$st write none0 '{"w": ["F64", [1], [99]]}' num_examples=30
+expect 0 "$tiered" aggregate --plugin fednova --global nova -o o four one1
+near o w 1e-12 7.8125
+is "$($st meta o local_steps)" 1.75
+expect 1 "$tiered" aggregate --plugin fednova --global nova -o o four none0
+said "'none0' does not say its local_steps"
+expect 0 "$tiered" aggregate --plugin fedavg -o o four one1
+is "$($st meta o local_steps)" 1.75
+
 # one child comes back as it is
 expect 0 "$tiered" aggregate --plugin fedavg -o o b
 near o w 0 5 20

@@ -164,7 +164,6 @@ BAD = [
     key("host: '%s'" % ("h" * 256)),
     aggregate("[]"),
     aggregate("fedavgg"),
-    aggregate("krum"),
     aggregate("fedadam"),
     aggregate("[fedavg, median]"),
     aggregate("[[fedavg]]"),

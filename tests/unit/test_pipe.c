@@ -671,6 +671,36 @@ static void test_content_digest(void **state)
     assert_string_equal(err.text, "the model is not the one that its head names");
 }
 
+/* Blocks are lent raw where nothing was filtered and they lie aligned: most do here. */
+static void test_lent_blocks(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = noise(layout, 4);
+    for (size_t filters = 0; filters < 2; filters++) {
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *d = NULL;
+        uint32_t lent = 0;
+        assert_int_equal(encode(&zstd, filters, model, NULL, false, NULL, &e, &err), 0);
+        assert_int_equal(tiered_decoder_create(&zstd, filters, &hosting, e, &d, &err),
+                         0);
+        for (uint32_t i = 0; i < layout->n_blocks; i++) {
+            const struct tiered_block *block = &layout->blocks[i];
+            const uint8_t *data = tiered_decoder_borrow(d, i);
+            if (data) {
+                lent++;
+                assert_int_equal((uintptr_t)data % tiered_dtype_size(block->dtype), 0);
+                assert_memory_equal(data, model->data + block->offset_bytes,
+                                    block->size_bytes);
+            }
+        }
+        assert_null(tiered_decoder_borrow(d, layout->n_blocks));
+        assert_true(filters ? lent == 0 : lent > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -688,6 +718,7 @@ int main(void)
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_saved_state),
         cmocka_unit_test(test_content_digest),
+        cmocka_unit_test(test_lent_blocks),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

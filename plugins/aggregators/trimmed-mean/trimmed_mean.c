@@ -138,5 +138,5 @@ TIERED_PLUGIN_DEFINE(
         .kind = TIERED_AGGREGATOR, .name = "trimmed-mean", .version = "1.0",
         .summary = "mean without the extremes of each coordinate; at an inner tier it "
                    "trims within each group, not over all leaves",
-        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT,
+        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT | TIERED_SCALES,
         TIERED_OPTIONS(options, struct config), .ops = &ops);

@@ -16,7 +16,11 @@
  * always computes of deltas, centred on the base, in f64.
  *
  * acts_on says which roles the rule governs; other tensors are averaged by
- * num_examples.
+ * num_examples. What the host measures for `needs` is the float tensors among them,
+ * without buffers, whose scale would drown the rest; measures() may leave out more.
+ *
+ * What weigh() is given may be infinite, never NaN: an excluded row is infinitely far
+ * from everything, and so is one whose squares are too large for f64.
  *
  * A rule with blobs() merges whole models that have no mean, such as trees: each
  * child's tensors and bytes are handed to it as they came, so they may differ in number
@@ -34,6 +38,13 @@ enum tiered_needs {
         0,                  /* coefficients from the counts alone: rows are streamed */
     TIERED_NEEDS_NORMS = 1, /* gram[i] is the squared L2 norm of delta i */
     TIERED_NEEDS_GRAM = 2,  /* gram[i * n + j] is the dot product of deltas i and j */
+    TIERED_NEEDS_DISTANCES = 3, /* gram[i * n + j] is the squared L2 distance of rows i
+                                   and j, exact also where it is tiny beside their norms
+                                   (subtracted before squared). 0 on the diagonal */
+    TIERED_NEEDS_CENTRED = 4,   /* gram[i * n + j] is the dot product of rows i and j
+                                   about a point of the host's choice, near enough to
+                                   most of them that their distances survive; for rules
+                                   that depend on differences between rows alone */
 };
 
 /** One contribution, as weigh() sees it. Frozen for its first members; may grow. */
@@ -107,6 +118,13 @@ struct tiered_aggregator_ops {
     int (*blobs_check)(void *state, const struct tiered_whole *base,
                        const struct tiered_whole *update, struct tiered_error *err);
     struct tiered_saved_state saved;
+    /** Whether a tensor enters the norms and products that the rule needs, of those
+        that could. NULL: all. A rule that measures none of a model's is refused. */
+    bool (*measures)(const void *state, const struct tiered_tensor *tensor);
+    /** The local_steps that the round's result stands for at the next tier, after
+        weigh() of the same view; NAN: unknown. NULL: the mean by num_examples over the
+        rows not excluded. */
+    double (*local_steps)(const void *state, const struct tiered_round_view *view);
 };
 
 #endif
