@@ -230,11 +230,6 @@ static int work_begin(struct strategy_work *work, struct tiered_error *err)
         !work->by_examples.active || !work->scratch) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n_rows);
     }
-    struct tiered_model *spare = work->run->spare ? *work->run->spare : NULL;
-    if (spare && tiered_digest_equal(&spare->layout->digest, &work->layout->digest)) {
-        work->model = tiered_model_ref(spare);
-        return 0;
-    }
     work->model = tiered_model_create_raw(work->run->layout, err);
     return work->model ? 0 : -1;
 }
@@ -298,9 +293,6 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
         strategy->slots = TIERED_STEAL(work.slots);
         strategy->slots_for = run->layout->digest;
         strategy->step++;
-        if (run->spare && *run->spare == work.model) {
-            tiered_model_unref(TIERED_STEAL(*run->spare));
-        }
         *ret_model = TIERED_STEAL(work.model);
     }
     work_finish(&work);

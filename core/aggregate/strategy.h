@@ -76,10 +76,6 @@ struct tiered_strategy_run {
                              over all rows at once read a block again for each tile when
                              a block of every row does not fit */
     struct tiered_pool *pool;
-    /** Optional: a model of this layout that nobody else holds. On success it is taken
-        (and *spare NULL): the result is written into it, which is several times faster
-        than into memory that is not there yet. */
-    struct tiered_model **spare;
     bool unsealed; /* leave the model's digest, which nobody will ask for */
 };
 /** *ret_model is new, and sealed unless asked not to be. TIERED_ERANGE: no result

@@ -30,7 +30,7 @@ struct bench {
     float *data;
     struct tiered_layout *layout;
     struct tiered_row *rows;
-    struct tiered_model *base, *spare;
+    struct tiered_model *base;
     struct tiered_plugins *plugins;
     struct tiered_pool *pool;
     uint64_t sums[64];
@@ -248,15 +248,16 @@ static struct stamp time_rule(struct bench *b, char *rule, bool fresh)
                                       .base = b->base,
                                       .rows = b->rows,
                                       .n_rows = b->n,
-                                      .spare = fresh ? NULL : &b->spare,
                                       .unsealed = true,
                                       .pool = b->pool};
     struct tiered_model *model = NULL;
+    if (fresh) {
+        tiered_map_tidy(0); /* what the last run left would serve this one */
+    }
     struct stamp begin = now();
     check(tiered_strategy_run(strategy, &run, &model, &err), &err);
     struct stamp taken = since(begin);
-    tiered_model_unref(b->spare);
-    b->spare = model;
+    tiered_model_unref(model);
     tiered_strategy_destroy(strategy);
     free(options);
     return taken;

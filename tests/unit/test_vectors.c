@@ -307,36 +307,6 @@ static void test_overflow(void **state)
     kit_finish(&k);
 }
 
-static void test_spare(void **state)
-{
-    (void)state;
-    struct kit k;
-    BEGIN(&k, kit_layout(TIERED_F32, 2), "median");
-    ROW(&k, 1, 2, 3);
-    ROW(&k, 1, 4, 5);
-    struct tiered_model *spare = kit_model(k.layout), *taken = spare;
-    k.run.spare = &spare;
-    atomic_store(&k.hosting.cancel, true);
-    kit_refusal(&k, TIERED_ECANCELED);
-    assert_ptr_equal(spare, taken);
-    atomic_store(&k.hosting.cancel, false);
-    struct tiered_model *model = kit_run(&k);
-    assert_ptr_equal(model, taken);
-    assert_null(spare);
-    kit_expect(model, (const double[]){3, 4}, 2, 0);
-    /* One of another layout stays where it is. */
-    struct tiered_layout *other = kit_layout(TIERED_F32, 3);
-    struct tiered_model *kept = kit_model(other);
-    spare = kept;
-    tiered_layout_unref(other);
-    tiered_model_unref(model);
-    model = kit_run(&k);
-    assert_ptr_equal(spare, kept);
-    tiered_model_unref(kept);
-    tiered_model_unref(model);
-    kit_finish(&k);
-}
-
 /* Products of a tile: the levels alike, and right. */
 static void test_products(void **state)
 {
@@ -382,7 +352,6 @@ int main(void)
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_screen_all),
         cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_spare),
         cmocka_unit_test(test_products),
     };
     tiered_log_set_level(TIERED_LOG_ERROR); /* not that a mean is plain */
