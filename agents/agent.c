@@ -219,7 +219,25 @@ static void on_refused(void *user, enum tiered_code code, const char *reason)
 struct beat {
     Tiered__V1__NodeState states[MOST_STATES];
     Tiered__V1__NodeState *pointers[MOST_STATES];
+    struct beat_filters {
+        Tiered__V1__FilterBytes space[TRAFFIC_FILTERS];
+        Tiered__V1__FilterBytes *pointers[TRAFFIC_FILTERS];
+    } up[MOST_STATES], down[MOST_STATES];
 };
+
+static void fill_traffic(const struct node *node, Tiered__V1__NodeState *state,
+                         struct beat_filters *up, struct beat_filters *down)
+{
+    state->raw_up = node->traffic_up.raw;
+    state->raw_down = node->traffic_down.raw;
+    state->n_filters_up = traffic_fill(&node->traffic_up, node->as->uplink,
+                                       node->as->n_uplink, up->space, up->pointers);
+    state->filters_up = up->pointers;
+    state->n_filters_down =
+        traffic_fill(&node->traffic_down, node->as->downlink, node->as->n_downlink,
+                     down->space, down->pointers);
+    state->filters_down = down->pointers;
+}
 
 static void fill_heartbeat(void *user, Tiered__V1__Heartbeat *heartbeat)
 {
@@ -235,6 +253,7 @@ static void fill_heartbeat(void *user, Tiered__V1__Heartbeat *heartbeat)
         beat->states[i].node = node->as->node;
         tiered_uplink_bytes(node->uplink, &beat->states[i].bytes_up,
                             &beat->states[i].bytes_down);
+        fill_traffic(node, &beat->states[i], &beat->up[i], &beat->down[i]);
         node->work->state(node, &beat->states[i]);
         beat->pointers[i] = &beat->states[i];
     }

@@ -179,8 +179,7 @@ static void inner_destroy(struct node *node)
         inner_release(inner, inner->updates);
     }
     for (int i = 0; i < INNER_PUBLISHED; i++) {
-        tiered_model_unref(inner->published[i].model);
-        tiered_encoded_unref(inner->published[i].encoded);
+        inner_unpublish(&inner->published[i], true);
     }
     tiered_model_unref(inner->turn_base);
     tiered_model_unref(inner->next_base);
@@ -297,8 +296,17 @@ static int open_parts(struct inner *inner, struct tiered_error *err)
                   &inner->child_down, err) < 0) {
         return -1;
     }
-    return tiered_strategy_create(inner->strategy_uses, as->n_strategy, &inner->hosting,
-                                  &inner->strategy, err);
+    if (tiered_strategy_create(inner->strategy_uses, as->n_strategy, &inner->hosting,
+                               &inner->strategy, err) < 0) {
+        return -1;
+    }
+    if (tiered_strategy_is_whole(inner->strategy)) { /* what validate says, once more */
+        return tiered_fail(err, TIERED_ENOTSUP,
+                           "'%s' merges models that grow, and in this version the "
+                           "tensors of a run stay as they begin",
+                           inner->strategy_uses[0].loaded->plugin.name);
+    }
+    return 0;
 }
 
 int inner_create(struct node *node, struct tiered_error *err)

@@ -22,18 +22,28 @@ struct inner_update {
     struct tiered_digest base;
     struct tiered_encoded *encoded;
     uint64_t num_examples;
-    double local_steps;
+    double local_steps, a_norm; /* a_norm 0: not told */
     struct tiered_metrics metrics;
     bool initial, excluded;
     bool dropped;    /* the machine is done with it … */
     unsigned in_use; /* … and so are this many jobs, soon */
 };
 
-/** A model that children may pull. */
+/** How a model is encoded for those who pull it. */
+enum inner_form {
+    FORM_PIPED,    /* through the children's downlink */
+    FORM_REFERRED, /* likewise, its filters referring to the other published model */
+    FORM_PLAIN,    /* without filters: for who is no child */
+    INNER_FORMS
+};
+
+/** A model that may be pulled. */
 struct inner_published {
     struct tiered_model *model;
-    struct tiered_encoded *encoded; /* NULL until somebody asked for it */
-    bool encoding;
+    struct {
+        struct tiered_encoded *encoded; /* NULL until somebody asked for it */
+        bool encoding;
+    } forms[INNER_FORMS];
 };
 #define INNER_PUBLISHED 2
 
@@ -77,6 +87,7 @@ struct inner {
     char why[512];           /* as the last heartbeat told it */
     struct tiered_path open; /* the round being measured */
     uint64_t opened_ms, up_before, down_before;
+    struct traffic traffic, traffic_before; /* of the children's updates */
 };
 
 /** Feed the machine and carry out what it says. */
@@ -97,8 +108,10 @@ struct tiered_round_event inner_event(const struct inner *inner,
 
 /** Children may pull this model from now on; it is encoded when the first one asks. */
 void inner_publish(struct inner *inner, struct tiered_model *model);
+/** Forget how it was encoded, and the model. */
+void inner_unpublish(struct inner_published *published, bool model_too);
 /** The downlink's model(). */
-int inner_serve(void *user, const struct tiered_digest *digest,
+int inner_serve(void *user, const struct tiered_wanted *wanted,
                 struct tiered_encoded **ret);
 extern const struct tiered_downlink_owner inner_downlink_owner;
 
@@ -108,6 +121,8 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 void inner_aggregate(struct inner *inner, const struct tiered_counted *updates,
                      uint32_t n_updates);
 void inner_commit(struct inner *inner, const struct tiered_round_record *record);
-void inner_encode(struct inner *inner, struct inner_published *published);
+/** `reference`: of FORM_REFERRED, else NULL. */
+void inner_encode(struct inner *inner, struct inner_published *published,
+                  enum inner_form form, struct tiered_model *reference);
 
 #endif

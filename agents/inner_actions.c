@@ -20,6 +20,16 @@ static struct inner_published *find_published(struct inner *inner,
     return NULL;
 }
 
+void inner_unpublish(struct inner_published *p, bool model_too)
+{
+    for (int form = 0; form < INNER_FORMS; form++) {
+        tiered_encoded_unref(TIERED_STEAL(p->forms[form].encoded));
+    }
+    if (model_too) {
+        tiered_model_unref(TIERED_STEAL(p->model));
+    }
+}
+
 /* Children may pull it from now on; encoded when the first one asks. */
 void inner_publish(struct inner *inner, struct tiered_model *model)
 {
@@ -28,30 +38,63 @@ void inner_publish(struct inner *inner, struct tiered_model *model)
     }
     /* the older one only serves children that were asked before: encoded anew for them
      */
-    tiered_encoded_unref(TIERED_STEAL(inner->published[0].encoded));
-    struct inner_published *last = &inner->published[INNER_PUBLISHED - 1];
-    tiered_model_unref(last->model);
-    tiered_encoded_unref(last->encoded);
+    inner_unpublish(&inner->published[0], false);
+    inner_unpublish(&inner->published[INNER_PUBLISHED - 1], true);
     memmove(&inner->published[1], &inner->published[0],
             sizeof(inner->published) - sizeof(inner->published[0]));
     inner->published[0] = (struct inner_published){.model = tiered_model_ref(model)};
 }
 
-int inner_serve(void *user, const struct tiered_digest *digest,
+static struct inner_published *find_content(struct inner *inner,
+                                            const struct tiered_digest *content)
+{
+    for (int i = 0; i < INNER_PUBLISHED; i++) {
+        struct inner_published *p = &inner->published[i];
+        if (p->model && tiered_digest_equal(&p->model->content, content)) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static enum inner_form choose_form(struct inner *inner,
+                                   const struct tiered_wanted *wanted,
+                                   struct tiered_model **ret_reference)
+{
+    size_t n = inner->node->as->n_child_downlink;
+    struct inner_published *had = find_content(inner, &wanted->have);
+    *ret_reference = NULL;
+    if (n == 0) {
+        return FORM_PIPED; /* all are the same */
+    }
+    if (wanted->plain) {
+        return FORM_PLAIN;
+    }
+    if (had && !tiered_digest_equal(&had->model->digest, &wanted->model) &&
+        tiered_pipe_refers(inner->child_down, n)) {
+        *ret_reference = had->model;
+        return FORM_REFERRED;
+    }
+    return FORM_PIPED;
+}
+
+int inner_serve(void *user, const struct tiered_wanted *wanted,
                 struct tiered_encoded **ret)
 {
     struct inner *inner = user;
-    struct inner_published *p = find_published(inner, digest);
+    struct inner_published *p = find_published(inner, &wanted->model);
     if (!p) {
         return -1;
     }
-    if (!p->encoded) {
-        if (!p->encoding) {
-            inner_encode(inner, p);
+    struct tiered_model *reference;
+    enum inner_form form = choose_form(inner, wanted, &reference);
+    if (!p->forms[form].encoded) {
+        if (!p->forms[form].encoding) {
+            inner_encode(inner, p, form, reference);
         }
         return 0;
     }
-    *ret = tiered_encoded_ref(p->encoded);
+    *ret = tiered_encoded_ref(p->forms[form].encoded);
     return 1;
 }
 
@@ -166,23 +209,30 @@ static void do_committed(struct inner *inner, const struct tiered_round_action *
     tiered_digest_hex(&r->model, model);
     tiered_downlink_bytes(inner->downlink, &up, &down);
     double seconds = (double)(tiered_now_ms() - inner->opened_ms) / 1000.0;
+    const struct traffic traffic =
+        traffic_since(&inner->traffic, &inner->traffic_before);
     snprintf(text, sizeof(text),
              "committed with %u contributions, %llu examples, in %.2f s", a->n_updates,
              (unsigned long long)a->num_examples, seconds);
     inner_log(inner, TIERED_LOG_INFO, text);
-    agent_event(inner->node->agent, "round_committed",
-                json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:I, s:I, s:f, s:s}",
-                          "node", inner->node->as->node, "tier", inner->node->as->tier,
-                          "round", (json_int_t)r->total_rounds, "path", path,
-                          "contributions", (json_int_t)a->n_updates, "num_examples",
-                          (json_int_t)a->num_examples, "metrics",
-                          tiered_metrics_json(&a->metrics), "bytes_up",
-                          (json_int_t)(up - inner->up_before), "bytes_down",
-                          (json_int_t)(down - inner->down_before), "seconds", seconds,
-                          "model", model));
+    agent_event(
+        inner->node->agent, "round_committed",
+        json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:o, s:f, "
+                  "s:s}",
+                  "node", inner->node->as->node, "tier", inner->node->as->tier, "round",
+                  (json_int_t)r->total_rounds, "path", path, "contributions",
+                  (json_int_t)a->n_updates, "num_examples", (json_int_t)a->num_examples,
+                  "metrics", tiered_metrics_json(&a->metrics), "bytes_up",
+                  (json_int_t)(up - inner->up_before), "bytes_down",
+                  (json_int_t)(down - inner->down_before), "raw_up",
+                  (json_int_t)traffic.raw, "filters_up",
+                  traffic_json(&traffic, inner->node->as->child_uplink,
+                               inner->node->as->n_child_uplink),
+                  "seconds", seconds, "model", model));
     tell_contributions(inner, a, path);
     inner->up_before = up;
     inner->down_before = down;
+    inner->traffic_before = inner->traffic;
 }
 
 static void do_deliver(struct inner *inner, const struct tiered_round_action *a)
@@ -192,6 +242,7 @@ static void do_deliver(struct inner *inner, const struct tiered_round_action *a)
         .base = inner->turn_base,
         .model = inner->current,
         .num_examples = a->num_examples,
+        .local_steps = a->local_steps,
         .metrics = a->metrics,
     };
     inner_publish(inner,

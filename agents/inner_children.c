@@ -4,7 +4,7 @@
 
 #include "agents/inner_group.h"
 
-#include <math.h>
+#include <inttypes.h>
 
 static void child_ready(void *user, uint32_t child, bool ready, const char *missing)
 {
@@ -78,10 +78,20 @@ static int check_head(struct inner *inner, const Tiered__V1__Head *head,
 {
     struct tiered_layout *layout = NULL;
     if (head->num_examples > (1ull << 53)) {
-        return tiered_fail(err, TIERED_ERANGE, "num_examples is above 2^53");
+        return tiered_fail(err, TIERED_ERANGE,
+                           "num_examples is %" PRIu64 "; it must be an integer in "
+                           "0..2^53",
+                           head->num_examples);
     }
-    if (!isfinite(head->local_steps) || head->local_steps < 0) {
-        return tiered_fail(err, TIERED_ERANGE, "local_steps is not a count");
+    if (!(head->local_steps >= 0 && head->local_steps <= 0x1p53)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "local_steps is %g; it must be a number in 0..2^53",
+                           head->local_steps);
+    }
+    if (!(head->a_norm >= 0 && head->a_norm <= 0x1p53)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "a_norm is %g; it must be a number in 0..2^53",
+                           head->a_norm);
     }
     if (tiered_wire_layout(head, &layout, err) < 0) {
         return -1;
@@ -154,6 +164,16 @@ static void child_broken(void *user, const struct tiered_error *err)
     agent_node_failed(inner->node->agent, inner->node->as->node, err);
 }
 
+static void count_traffic(struct inner *inner, const struct tiered_encoded *encoded)
+{
+    if (!inner->group) {
+        traffic_add(&inner->traffic, encoded);
+    } else if (inner->current) {
+        traffic_add_masked(&inner->traffic, inner->current->layout,
+                           inner->node->as->n_child_uplink, encoded);
+    }
+}
+
 static void child_received(void *user, uint32_t child, struct tiered_push *push,
                            struct tiered_encoded *encoded)
 {
@@ -171,17 +191,21 @@ static void child_received(void *user, uint32_t child, struct tiered_push *push,
         .encoded = encoded,
         .num_examples = head->num_examples,
         .local_steps = head->local_steps,
+        .a_norm = head->a_norm,
         .initial = head->base_model.len == 0,
     };
     if (inner->group && !update->initial) { /* what it says rides inside */
         update->num_examples = 0;
-        update->local_steps = 0;
+        update->local_steps = update->a_norm = 0;
     } else {
         tiered_wire_metrics(head->metrics, head->n_metrics, &update->metrics);
     }
     tiered_wire_digest(&head->base_model, &update->base,
                        NULL); /* checked at the offer */
     inner->updates = update;
+    if (!update->initial) {
+        count_traffic(inner, encoded);
+    }
     inner_screen(inner, update, push);
 }
 

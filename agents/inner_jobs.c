@@ -88,6 +88,7 @@ static void screen_done(struct node_job *base)
                  inner->children[update->child], base->err.text);
         inner_log(inner, TIERED_LOG_WARN, text);
         update->excluded = true;
+        event.num_examples = 0; /* in no sum, that of the examples included */
         base->result = 0;
     }
     if (base->result < 0) {
@@ -122,7 +123,7 @@ void inner_screen(struct inner *inner, struct inner_update *update,
 
 /* ---- aggregation ---- */
 
-#define TILE_BYTES (8u << 20) /* of rows at once, whatever the number of children */
+#define TILE_BYTES (32u << 20) /* of rows at once, whatever the number of children */
 
 struct aggregate_job {
     struct node_job job;
@@ -133,6 +134,7 @@ struct aggregate_job {
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
     bool no_result;            /* the rule has none: the model stays */
+    double local_steps;        /* of the result */
     struct tiered_model *mean; /* of a group, instead of rows */
     uint64_t num_examples;     /* likewise: their sum */
 };
@@ -140,6 +142,11 @@ struct aggregate_job {
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     return tiered_decoder_read(source, block, out, err);
+}
+
+static const void *borrow_row(void *source, uint32_t block)
+{
+    return tiered_decoder_borrow(source, block);
 }
 
 static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
@@ -161,9 +168,10 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
                              .node = inner->children[update->child],
                              .num_examples = update->num_examples,
                              .local_steps = update->local_steps,
-                             .a_norm = NAN,
+                             .a_norm = update->a_norm > 0 ? update->a_norm : NAN,
                              .excluded = update->excluded},
             .read = read_row,
+            .borrow = borrow_row,
             .source = job->decoders[i],
         };
     }
@@ -177,6 +185,12 @@ static int read_mean(void *source, uint32_t block, void *out, struct tiered_erro
     const struct tiered_block *b = &mean->layout->blocks[block];
     memcpy(out, mean->data + b->offset_bytes, (size_t)b->size_bytes);
     return 0;
+}
+
+static const void *borrow_mean(void *source, uint32_t block)
+{
+    const struct tiered_model *mean = source;
+    return mean->data + mean->layout->blocks[block].offset_bytes;
 }
 
 /* A group is one row: its mean. What is revealed cannot be revealed again, so that any
@@ -193,9 +207,10 @@ static int make_mean(struct aggregate_job *job, struct tiered_error *err)
         (struct tiered_row){.contribution = {.size = sizeof(struct tiered_contribution),
                                              .node = inner->node->as->node,
                                              .num_examples = job->num_examples,
-                                             .local_steps = 1,
+                                             .local_steps = NAN,
                                              .a_norm = NAN},
                             .read = read_mean,
+                            .borrow = borrow_mean,
                             .source = job->mean};
     return 0;
 }
@@ -223,6 +238,8 @@ static void aggregate_run(struct node_job *base)
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
     job->no_result = base->result < 0 && base->err.code == TIERED_ERANGE;
+    double steps = tiered_strategy_local_steps(job->inner->strategy);
+    job->local_steps = isfinite(steps) ? steps : 0;
 }
 
 static void aggregate_free(struct aggregate_job *job)
@@ -258,6 +275,7 @@ static void aggregate_done(struct node_job *base)
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
         event.num_examples = job->num_examples;
+        event.local_steps = job->local_steps;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);
         event.kind = TIERED_ON_NOT_AGGREGATED;
@@ -376,7 +394,8 @@ void inner_commit(struct inner *inner, const struct tiered_round_record *record)
 struct encode_job {
     struct node_job job;
     struct inner *inner;
-    struct tiered_model *model;
+    enum inner_form form;
+    struct tiered_model *model, *reference;
     struct tiered_encoded *encoded;
 };
 
@@ -386,8 +405,8 @@ static int make_encoded(void *user, Tiered__V1__Head *head, struct tiered_encode
                         struct tiered_error *err)
 {
     struct encode_job *job = user;
-    head->content.data = job->model->digest.bytes;
-    head->content.len = sizeof(job->model->digest.bytes);
+    head->content.data = job->model->content.bytes;
+    head->content.len = sizeof(job->model->content.bytes);
     int result = tiered_encoded_begin(head, NULL, ret, err);
     head->content = (ProtobufCBinaryData){0};
     return result;
@@ -398,11 +417,13 @@ static int encode(struct encode_job *job, struct tiered_error *err)
     struct node *node = job->job.node;
     struct inner *inner = job->inner;
     TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
-    if (tiered_pipe_create(inner->child_down, node->as->n_child_downlink,
-                           job->model->layout, &inner->hosting, &pipe, err) < 0) {
+    size_t n_filters = job->form == FORM_PLAIN ? 0 : node->as->n_child_downlink;
+    if (tiered_pipe_create(inner->child_down, n_filters, job->model->layout,
+                           &inner->hosting, &pipe, err) < 0) {
         return -1;
     }
     const struct tiered_encode_job encode_job = {.data = job->model->data,
+                                                 .reference = job->reference,
                                                  .hosting = &inner->hosting,
                                                  .pool = node->agent->workers,
                                                  .make = make_encoded,
@@ -425,25 +446,27 @@ static void encode_done(struct node_job *base)
     if (!base->node->closing) {
         for (int i = 0; i < INNER_PUBLISHED; i++) {
             struct inner_published *p = &inner->published[i];
-            if (p->model && p->encoding &&
+            if (p->model && p->forms[job->form].encoding &&
                 tiered_digest_equal(&p->model->digest, &job->model->digest)) {
-                p->encoding = false;
-                p->encoded =
+                p->forms[job->form].encoding = false;
+                p->forms[job->form].encoded =
                     base->result == 0 ? tiered_encoded_ref(job->encoded) : NULL;
             }
         }
         tiered_downlink_model(inner->downlink, &job->model->digest,
-                              base->result == 0 ? job->encoded : NULL, base->err.text);
+                              base->result == 0 ? NULL : base->err.text);
         if (base->result < 0) { /* children would wait for ever */
             agent_node_failed(base->node->agent, base->node->as->node, &base->err);
         }
     }
     tiered_encoded_unref(job->encoded);
     tiered_model_unref(job->model);
+    tiered_model_unref(job->reference);
     free(job);
 }
 
-void inner_encode(struct inner *inner, struct inner_published *published)
+void inner_encode(struct inner *inner, struct inner_published *published,
+                  enum inner_form form, struct tiered_model *reference)
 {
     struct encode_job *job = calloc(1, sizeof(*job));
     if (!job) {
@@ -452,7 +475,9 @@ void inner_encode(struct inner *inner, struct inner_published *published)
     job->job.run = encode_run;
     job->job.done = encode_done;
     job->inner = inner;
+    job->form = form;
     job->model = tiered_model_ref(published->model);
-    published->encoding = true;
+    job->reference = tiered_model_ref(reference);
+    published->forms[form].encoding = true;
     node_submit(inner->node, inner->node->agent->workers, &job->job);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A leaf: loads its data, then trains and evaluates when ordered, one call at a time.
  */
+#include <math.h>
+
 #include "agents/node.h"
 
 #include "core/base/log.h"
@@ -79,6 +81,10 @@ static int train(struct leaf *leaf, struct leaf_job *job, struct tiered_error *e
         return tiered_fail(err, TIERED_ERANGE, "the trainer returned %llu examples",
                            (unsigned long long)job->result.num_examples);
     }
+    if (!isfinite(job->result.a_norm) || job->result.a_norm < 0) {
+        return tiered_fail(err, TIERED_ERANGE, "the trainer returned the a_norm %g",
+                           job->result.a_norm);
+    }
     return 0;
 }
 
@@ -143,6 +149,7 @@ static void trained(struct node *node, struct leaf_job *job)
         .model = job->out,
         .num_examples = job->result.num_examples,
         .local_steps = (double)job->result.local_steps,
+        .a_norm = job->result.a_norm,
         .metrics = job->result.metrics,
     };
     node_deliver(node, &update);

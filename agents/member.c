@@ -329,7 +329,7 @@ static int mask_all(struct member *m, const struct member_update *u,
                     struct tiered_error *err)
 {
     uint8_t open[TIERED_GROUP_OPEN], tail[TIERED_GROUP_TAIL];
-    uint64_t clipped = 0;
+    uint64_t clipped = 0, word_bytes = sizeof(tail);
     TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
     TIERED_FREE uint8_t *words = malloc(TIERED_BLOCK_BYTES);
     if (!words) {
@@ -341,6 +341,7 @@ static int mask_all(struct member *m, const struct member_update *u,
     }
     for (uint32_t i = 0; i < masked->n_word_blocks; i++) {
         size_t size = (size_t)masked->words->blocks[i].size_bytes;
+        word_bytes += size;
         if (mask_block(m, u, masked, i, words, &clipped, err) < 0 ||
             append(e, i, words, size, err) < 0) {
             return -1;
@@ -352,6 +353,7 @@ static int mask_all(struct member *m, const struct member_update *u,
     if (clipped > 0) {
         warn_clipped(m, clipped, masked->n_values);
     }
+    tiered_encoded_stage_bytes(e, 0, word_bytes);
     *ret = TIERED_STEAL(e);
     return 0;
 }

@@ -54,7 +54,7 @@ struct decode_job {
     struct node_job job;
     struct tiered_encoded *encoded;
     struct tiered_digest digest;
-    struct tiered_model *model;
+    struct tiered_model *model, *reference; /* reference: what was at hand before */
 };
 
 static void decode_run(struct node_job *job)
@@ -62,8 +62,8 @@ static void decode_run(struct node_job *job)
     struct decode_job *d = (struct decode_job *)job;
     struct node *node = job->node;
     job->result = tiered_decode_model(node->down, node->n_down, &node->hosting,
-                                      TIERED_STEAL(d->encoded), node->agent->workers,
-                                      &d->model, &job->err);
+                                      d->reference, TIERED_STEAL(d->encoded),
+                                      node->agent->workers, &d->model, &job->err);
 }
 
 /* This model cannot be read: whoever waits for it is told. */
@@ -86,6 +86,7 @@ static void decode_done(struct node_job *job)
     struct node *node = job->node;
     node->decoding = false;
     tiered_encoded_unref(d->encoded); /* when it never ran */
+    tiered_model_unref(d->reference);
     if (job->result == 0) {
         /* a lossy downlink changes bytes: the model keeps the name that orders use */
         d->model->digest = d->digest;
@@ -122,7 +123,9 @@ static void on_pulled(void *user, const struct tiered_digest *model,
         abort();
     }
     d->encoded = encoded;
+    traffic_add(&node->traffic_down, encoded);
     d->digest = *model;
+    d->reference = tiered_model_ref(node->model);
     d->job.run = decode_run;
     d->job.done = decode_done;
     node->decoding = true;
@@ -139,7 +142,8 @@ static bool have_model(struct node *node, const struct tiered_digest *digest)
         !(node->is_fetching && tiered_digest_equal(&node->fetching, digest))) {
         node->is_fetching = true;
         node->fetching = *digest;
-        tiered_uplink_pull(node->uplink, digest);
+        tiered_uplink_pull(node->uplink, digest,
+                           node->model ? &node->model->content : NULL);
     }
     return false;
 }

@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "agents/agent.h"
+#include "agents/traffic.h"
 #include "core/model/model.h"
 #include "core/pipe/pipe.h"
 #include "core/plugins/hosting.h"
@@ -65,6 +66,7 @@ struct node {
     struct tiered_model *model; /* the newest from the parent, or NULL */
     struct tiered_digest fetching;
     bool is_fetching, decoding;
+    struct traffic traffic_up, traffic_down; /* of the link to the parent */
     struct want train, evaluate;
     struct tiered_path delivering_path;
     unsigned jobs; /* posted back to this node and not yet seen */
@@ -92,7 +94,7 @@ struct node_update {
     struct tiered_model *base;  /* referenced by node_deliver */
     struct tiered_model *model; /* likewise */
     uint64_t num_examples;
-    double local_steps;
+    double local_steps, a_norm; /* a_norm 0: not told */
     struct tiered_metrics metrics;
 };
 void node_deliver(struct node *node, const struct node_update *update);

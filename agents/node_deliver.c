@@ -22,6 +22,7 @@ static int make_outbox_entry(void *user, Tiered__V1__Head *head,
     }
     head->num_examples = d->update.num_examples;
     head->local_steps = d->update.local_steps;
+    head->a_norm = d->update.a_norm;
     node_fill_metrics(&d->update.metrics, &space, &head->n_metrics, &head->metrics);
     pthread_mutex_lock(&d->job.node->outbox_lock);
     int result =
@@ -87,6 +88,20 @@ static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
     return member_mask(d->job.node->member, &update, &d->encoded, err);
 }
 
+/* The filters go on from what the newest update in the outbox made of them. */
+static int load_pipe(struct node *node, struct tiered_pipe *pipe,
+                     struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    if (!tiered_pipe_has_state(pipe)) {
+        return 0;
+    }
+    pthread_mutex_lock(&node->outbox_lock);
+    int result = tiered_outbox_state(node->outbox, &state, err);
+    pthread_mutex_unlock(&node->outbox_lock);
+    return result < 0 ? -1 : tiered_pipe_load(pipe, state.data, state.size, err);
+}
+
 /* Filters, then the outbox: nothing leaves before it stands there, durable. */
 static int deliver(struct deliver_job *d, struct tiered_error *err)
 {
@@ -98,7 +113,8 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
                         node->as->node, path);
     TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
     if (tiered_pipe_create(node->up, node->n_up, d->update.model->layout, &hosting,
-                           &pipe, err) < 0) {
+                           &pipe, err) < 0 ||
+        load_pipe(node, pipe, err) < 0) {
         return -1;
     }
     struct tiered_encode_job job = {
@@ -109,13 +125,15 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         .make = make_outbox_entry,
         .user = d,
     };
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
     if ((node->member ? mask(d, pipe, &job, err)
-                      : tiered_pipe_encode(pipe, &job, &d->encoded, err)) < 0) {
+                      : tiered_pipe_encode(pipe, &job, &d->encoded, err)) < 0 ||
+        tiered_pipe_save(pipe, &state, err) < 0) {
         return -1;
     }
     pthread_mutex_lock(&node->outbox_lock);
-    int result =
-        tiered_outbox_commit(node->outbox, &d->update.path, d->encoded, NULL, 0, err);
+    int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
+                                      state.data, state.size, err);
     pthread_mutex_unlock(&node->outbox_lock);
     return result;
 }
@@ -123,6 +141,17 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
 static void deliver_run(struct node_job *job)
 {
     job->result = deliver((struct deliver_job *)job, &job->err);
+}
+
+static void count_traffic(struct deliver_job *d)
+{
+    struct node *node = d->job.node;
+    if (node->member) {
+        traffic_add_masked(&node->traffic_up, d->update.model->layout,
+                           node->as->n_uplink, d->encoded);
+    } else {
+        traffic_add(&node->traffic_up, d->encoded);
+    }
 }
 
 static void deliver_done(struct node_job *job)
@@ -135,6 +164,7 @@ static void deliver_done(struct node_job *job)
         node->train.active = false;
         if (job->result == 0) {
             node->delivering_path = d->update.path;
+            count_traffic(d);
             tiered_uplink_push(node->uplink, &d->update.path, d->encoded);
         } else if (job->err.code == TIERED_EIO) { /* our disk: no round can go on */
             agent_node_failed(node->agent, node->as->node, &job->err);

@@ -10,6 +10,7 @@
 #include "core/model/safetensors.h"
 
 #define RECORD_LIMIT (64u << 20)
+#define CONTENT_KEY  "tiered.content"
 
 static char *model_path(const char *folder, const struct tiered_digest *digest)
 {
@@ -36,7 +37,24 @@ static int write_model(const char *folder, const struct tiered_model *model,
     if (access(path, R_OK) == 0) {
         return 0; /* written whole under its name, or not there at all */
     }
-    return tiered_safetensors_write(path, model, NULL, err);
+    TIERED_CLEANUP(tiered_metadata_finish) struct tiered_metadata metadata = {0};
+    char hex[65];
+    tiered_digest_hex(&model->content, hex);
+    if (!tiered_digest_equal(&model->content, &model->digest) &&
+        tiered_metadata_set(&metadata, CONTENT_KEY, hex, err) < 0) {
+        return -1;
+    }
+    return tiered_safetensors_write(path, model, &metadata, err);
+}
+
+/* Its content must be what was written, which its name tells unless it was changed. */
+static bool is_whole(const struct tiered_model *model, const struct tiered_digest *name,
+                     const struct tiered_metadata *metadata)
+{
+    const char *hex = tiered_metadata_get(metadata, CONTENT_KEY);
+    struct tiered_digest content = *name;
+    return (!hex || tiered_digest_parse(hex, &content)) &&
+           tiered_digest_equal(&model->content, &content);
 }
 
 int store_model(const char *folder, const struct tiered_digest *digest,
@@ -47,12 +65,14 @@ int store_model(const char *folder, const struct tiered_digest *digest,
     if (!path) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
-    if (tiered_safetensors_read(path, &model, NULL, err) < 0) {
+    TIERED_CLEANUP(tiered_metadata_finish) struct tiered_metadata metadata = {0};
+    if (tiered_safetensors_read(path, &model, &metadata, err) < 0) {
         return -1;
     }
-    if (!tiered_digest_equal(&model->digest, digest)) {
+    if (!is_whole(model, digest, &metadata)) {
         return tiered_fail(err, TIERED_ECORRUPT, "'%s' is damaged", path);
     }
+    model->digest = *digest;
     *ret = TIERED_STEAL(model);
     return 0;
 }
@@ -72,13 +92,14 @@ static json_t *record_json(const struct store_commit *commit)
                       "num_examples", (json_int_t)r->contributions[i].num_examples));
     }
     json_t *record = json_pack(
-        "{s:i, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:b, s:b, s:I}",
+        "{s:i, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:I, s:f, s:o, s:o, s:b, s:b, s:I}",
         "format", 1, "run", commit->run, "generation", (json_int_t)r->generation,
         "turn", turn, "turn_base", base, "round", (json_int_t)r->round, "model", model,
         "num_examples", (json_int_t)r->num_examples, "group_examples",
-        (json_int_t)r->group_examples, "metrics", tiered_metrics_json(&r->metrics),
-        "contributions", list, "finished", r->finished != 0, "evaluation_due",
-        r->evaluation_due != 0, "total_rounds", (json_int_t)r->total_rounds);
+        (json_int_t)r->group_examples, "local_steps", r->local_steps, "metrics",
+        tiered_metrics_json(&r->metrics), "contributions", list, "finished",
+        r->finished != 0, "evaluation_due", r->evaluation_due != 0, "total_rounds",
+        (json_int_t)r->total_rounds);
     return record;
 }
 
@@ -153,6 +174,7 @@ static int read_record(json_t *record, struct tiered_round_record *ret,
     ret->round = (uint32_t)number(record, "round");
     ret->num_examples = number(record, "num_examples");
     ret->group_examples = number(record, "group_examples");
+    ret->local_steps = json_number_value(json_object_get(record, "local_steps"));
     ret->total_rounds = (uint32_t)number(record, "total_rounds");
     ret->finished = json_is_true(json_object_get(record, "finished"));
     ret->evaluation_due = json_is_true(json_object_get(record, "evaluation_due"));

@@ -222,8 +222,8 @@ static void on_received(void *user, uint32_t child, struct tiered_push *push,
     (void)child;
     struct tiered_error err;
     struct tiered_model *model = NULL;
-    if (tiered_decode_model(NULL, 0, run->hosting, encoded, run->pool, &model, &err) <
-        0) {
+    if (tiered_decode_model(NULL, 0, run->hosting, NULL, encoded, run->pool, &model,
+                            &err) < 0) {
         tiered_push_done(push, false, err.code, err.text);
         run_fail(run, "initial model: %s", err.text);
     } else {
@@ -232,12 +232,12 @@ static void on_received(void *user, uint32_t child, struct tiered_push *push,
     }
 }
 
-static int on_model(void *user, const struct tiered_digest *digest,
+static int on_model(void *user, const struct tiered_wanted *wanted,
                     struct tiered_encoded **ret)
 {
     struct run *run = user;
     if (!run->initial || !run->initial_encoded ||
-        !tiered_digest_equal(digest, &run->initial->digest)) {
+        !tiered_digest_equal(&wanted->model, &run->initial->digest)) {
         return -1;
     }
     *ret = tiered_encoded_ref(run->initial_encoded);
@@ -260,13 +260,23 @@ const struct tiered_downlink_owner caller_owner = {
 
 static void fetch(struct run *run);
 
+/* The record's model is the root's own, whatever its children get. */
+static bool root_is_lossy(const struct run *run)
+{
+    bool lossy = false;
+    for (size_t i = 0; i < run->n_root_down; i++) {
+        lossy = lossy || (run->root_down[i].loaded->plugin.traits & TIERED_LOSSY);
+    }
+    return lossy;
+}
+
 /* Takes the reference. */
 static int save_model(struct run *run, struct tiered_encoded *encoded,
                       struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = NULL;
-    if (tiered_decode_model(run->root_down, run->n_root_down, run->hosting, encoded,
-                            run->pool, &model, err) < 0) {
+    if (tiered_decode_model(run->root_down, root_is_lossy(run) ? 0 : run->n_root_down,
+                            run->hosting, NULL, encoded, run->pool, &model, err) < 0) {
         return -1;
     }
     return tiered_safetensors_write(run->model_path, model, NULL, err);
@@ -308,6 +318,7 @@ static void fetch(struct run *run)
         .token = run->token,
         .context = {.run = run->id, .node = "", .generation = run->plan->generation},
         .model = run->newest,
+        .plain = root_is_lossy(run),
         .broken = on_broken,
     };
     struct tiered_error err;

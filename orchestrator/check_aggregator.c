@@ -222,35 +222,6 @@ static int permutation(struct check *check, void *state, struct tiered_error *er
 
 /* ---- children that count for less ---- */
 
-/* Rules of the counts alone: everybody twice is the same mean. */
-static int doubled_children(struct check *check, void *state, struct tiered_error *err)
-{
-    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
-    struct made_round round, twice;
-    struct made_result once, other;
-    size_t order[200];
-    if (ops->needs != TIERED_NEEDS_NOTHING || ops->columns_f64) {
-        return check_skip(check, "holds only of weights made from counts alone");
-    }
-    if (check_ordinary_round(check, state, 50, &round, &once, err) < 0) {
-        return -1;
-    }
-    for (size_t i = 0; i < 2 * round.n; i++) {
-        order[i] = i / 2;
-    }
-    twice = made_round_pick(&round, order, 2 * round.n);
-    int failed = made_round_run(check, state, &twice, &other, err);
-    if (failed == 0 && !other.refused) {
-        failed = check_same(once.out, other.out, round.dim, 1e-9,
-                            "every child twice makes another result", err);
-    }
-    made_round_finish(&round);
-    made_round_finish(&twice);
-    made_result_finish(&once);
-    made_result_finish(&other);
-    return failed;
-}
-
 /* With zero deltas no rule has a reason to shrink: where the weights of n children add
    up to 1, so must those of the ones that are left. */
 static int compare_sums(const struct made_result *all, const struct made_result *rest,
@@ -329,7 +300,6 @@ WITH_STATE(few_and_many)
 WITH_STATE(one_child)
 WITH_STATE(same_children)
 WITH_STATE(permutation)
-WITH_STATE(doubled_children)
 WITH_STATE(excluded_child)
 WITH_STATE(odd_counts)
 
@@ -338,10 +308,13 @@ static const struct check_case cases[] = {
     {"one child", one_child_case},
     {"equal children", same_children_case},
     {"order of children", permutation_case},
-    {"doubled children", doubled_children_case},
+    {"doubled children", check_replication},
     {"excluded child", excluded_child_case},
     {"odd counts", odd_counts_case},
+    {"scaling", check_scaling},
     {"translation", check_translation},
+    {"groups", check_composition},
+    {"tensors", check_measures},
     {"f32 and f64", check_precisions},
     {"pieces", check_pieces},
     {"extreme values", check_extremes},

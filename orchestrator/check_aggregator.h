@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What the two files of aggregators' checks share: check_aggregator.c has the life and
- * the properties of whole rounds, check_columns.c those of columns and blobs.
+ * What the files of aggregators' checks share: check_aggregator.c has the life and what
+ * holds of every round, check_properties.c what some rules promise of whole rounds,
+ * check_columns.c what holds of columns, tensors and blobs.
  */
 #ifndef TIERED_ORCHESTRATOR_CHECK_AGGREGATOR_H
 #define TIERED_ORCHESTRATOR_CHECK_AGGREGATOR_H
@@ -22,12 +23,19 @@ int check_with_state(struct check *check,
 int check_same(const double *want, const double *got, size_t n, double tolerance,
                const char *what, struct tiered_error *err);
 
-/* check_columns.c */
+/* check_properties.c */
+int check_replication(struct check *check, struct tiered_error *err);
+int check_scaling(struct check *check, struct tiered_error *err);
 int check_translation(struct check *check, struct tiered_error *err);
+int check_composition(struct check *check, struct tiered_error *err);
+
+/* check_columns.c */
+int check_moved_columns(struct check *check, struct tiered_error *err);
 int check_precisions(struct check *check, struct tiered_error *err);
 int check_pieces(struct check *check, struct tiered_error *err);
 int check_extremes(struct check *check, struct tiered_error *err);
 int check_columns_threads(struct check *check, struct tiered_error *err);
 int check_blobs(struct check *check, struct tiered_error *err);
+int check_measures(struct check *check, struct tiered_error *err);
 
 #endif

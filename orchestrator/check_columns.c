@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/model/model.h"
+
 #define DIM       1000
 #define N_THREADS 4
 #define N_TURNS   50
@@ -191,7 +193,7 @@ static int threads(struct check *check, void *state, struct columns *c,
                              "other values than one");
 }
 
-int check_translation(struct check *check, struct tiered_error *err)
+int check_moved_columns(struct check *check, struct tiered_error *err)
 {
     return with_columns(check, translation, err);
 }
@@ -243,40 +245,128 @@ int check_columns_threads(struct check *check, struct tiered_error *err)
     return with_columns(check, threads, err);
 }
 
-/* ---- blobs ---- */
+/* ---- tensors ---- */
 
-/* Formats are the plugin's own: what can be made here is what it must refuse. */
-int check_blobs(struct check *check, struct tiered_error *err)
+/* Names and shapes are the user's: any of them may come, and gets the same answer
+   twice. */
+int check_measures(struct check *check, struct tiered_error *err)
 {
     const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
-    static const char *const garbage[] = {"", "{", "\xff\xfe\x00\x01", "[[[[[[[[[[",
-                                          "{\"learner\":{\"gradient_booster\":"};
+    static const char *const names[] = {"w",   "[",  "fc1.weight",
+                                        "*?[", "\\", "layers/0/\xc3\xa9"};
+    void *state;
+    int result = 0;
+    if (!TIERED_HAS(ops, measures) || !ops->measures) {
+        return check_skip(check, "does not choose what is measured");
+    }
+    if (check_open(check, &state, err) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < TIERED_COUNT(names) && result == 0; i++) {
+        const struct tiered_tensor tensor = {.name = names[i],
+                                             .dtype = TIERED_F32,
+                                             .rank = 1,
+                                             .shape = {3},
+                                             .n_elements = 3,
+                                             .size_bytes = 12};
+        check_step(check, "measures of a tensor '%s'", names[i]);
+        if (ops->measures(state, &tensor) != ops->measures(state, &tensor)) {
+            result = tiered_fail(err, TIERED_EINVAL,
+                                 "measures a tensor once and not the next time");
+        }
+    }
+    check_close(check, state);
+    return result;
+}
+
+/* ---- blobs ---- */
+
+/* A model of one U8 tensor, or of none. */
+static struct tiered_model *made_blob(const char *bytes, struct tiered_error *err)
+{
+    uint64_t size = bytes ? strlen(bytes) : 0;
+    struct tiered_layout_builder *b = tiered_layout_build();
+    if (!b) {
+        tiered_fail(err, TIERED_ENOMEM, "out of memory");
+        return NULL;
+    }
+    if (bytes &&
+        tiered_layout_add(b, "model", TIERED_U8, TIERED_BUFFER, 1, &size, err) < 0) {
+        tiered_layout_builder_destroy(b);
+        return NULL;
+    }
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = tiered_layout_seal(b, err);
+    struct tiered_model *model = layout ? tiered_model_create(layout, err) : NULL;
+    if (model && size) {
+        memcpy(model->data, bytes, size);
+    }
+    return model;
+}
+
+static int no_room(const struct tiered_merged *merged,
+                   const struct tiered_tensor *tensors, uint32_t n,
+                   const struct tiered_manifest **ret_manifest, uint8_t **ret_data,
+                   struct tiered_error *err)
+{
+    (void)merged;
+    (void)tensors;
+    (void)n;
+    (void)ret_manifest;
+    (void)ret_data;
+    return tiered_fail(err, TIERED_ENOMEM, "no room");
+}
+
+static int refuses(struct check *check, void *state, const struct tiered_model *model,
+                   struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
     struct made_round round = made_round(2, 1, 5);
     const struct tiered_contribution *children[] = {&round.children[0],
                                                     &round.children[1]};
     const struct tiered_round_view view = {
         .size = sizeof(view), .n = 2, .contributions = children};
+    const struct tiered_whole one = {&model->layout->m, model->data};
+    const struct tiered_whole both[] = {one, one};
+    const struct tiered_merged merged = {.size = sizeof(merged), .make = no_room};
+    struct tiered_error why = {0};
+    int result = 0;
+    if (ops->blobs(state, &view, NULL, both, &merged, &why) < 0) {
+        result = check_refusal("blobs", &why, err);
+    } else {
+        result = tiered_fail(err, TIERED_EINVAL,
+                             "takes nonsense, or goes on without room for its result");
+    }
+    memset(&why, 0, sizeof(why));
+    if (result == 0 && ops->blobs_check &&
+        ops->blobs_check(state, NULL, &one, &why) < 0) {
+        result = check_refusal("blobs_check", &why, err);
+    }
+    made_round_finish(&round);
+    return result;
+}
+
+/* Formats are the plugin's own: what can be made here is what it must refuse. */
+int check_blobs(struct check *check, struct tiered_error *err)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    static const char *const garbage[] = {
+        NULL,           "",           "{",
+        "\xff\xfe\x01", "[[[[[[[[[[", "{\"learner\":{\"gradient_booster\":"};
     void *state;
     int result = 0;
     if (!ops->blobs) {
-        made_round_finish(&round);
         return check_skip(check, "takes no blobs");
     }
     if (check_open(check, &state, err) < 0) {
         return -1;
     }
     for (size_t i = 0; i < TIERED_COUNT(garbage) && result == 0; i++) {
-        const void *blobs[] = {garbage[i], garbage[i]};
-        const size_t sizes[] = {strlen(garbage[i]), strlen(garbage[i])};
-        struct tiered_error why = {0};
-        size_t made = 0;
-        check_step(check, "blobs of %zu bytes of nonsense", sizes[0]);
-        result =
-            ops->blobs(state, &view, NULL, 0, blobs, sizes, NULL, 0, &made, &why) < 0
-                ? check_refusal("blobs", &why, err)
-                : 0;
+        struct tiered_model *model = made_blob(garbage[i], err);
+        check_step(check, "%zu bytes of nonsense", garbage[i] ? strlen(garbage[i]) : 0);
+        result = model ? refuses(check, state, model, err) : -1;
+        tiered_model_unref(model);
     }
     check_close(check, state);
-    made_round_finish(&round);
     return result;
 }

@@ -73,10 +73,23 @@ static double dot(const struct made_round *round, size_t i, size_t j)
 {
     double sum = 0;
     if (round->children[i].excluded || round->children[j].excluded) {
-        return INFINITY;
+        return i == j ? INFINITY : 0;
     }
     for (size_t k = 0; k < round->dim; k++) {
         sum += round->rows[i * round->dim + k] * round->rows[j * round->dim + k];
+    }
+    return sum;
+}
+
+static double distance(const struct made_round *round, size_t i, size_t j)
+{
+    double sum = 0;
+    if (i != j && (round->children[i].excluded || round->children[j].excluded)) {
+        return INFINITY;
+    }
+    for (size_t k = 0; k < round->dim; k++) {
+        double d = round->rows[i * round->dim + k] - round->rows[j * round->dim + k];
+        sum += d * d;
     }
     return sum;
 }
@@ -88,7 +101,7 @@ static struct guard make_gram(const struct made_round *round, enum tiered_needs 
     if (needs == TIERED_NEEDS_NOTHING) {
         return (struct guard){0};
     }
-    size_t count = needs == TIERED_NEEDS_GRAM ? n * n : n;
+    size_t count = needs == TIERED_NEEDS_NORMS ? n : n * n;
     struct guard guard = guard_make("the Gram matrix", count * sizeof(double));
     double *gram = (double *)guard.data;
     for (size_t i = 0; i < n; i++) {
@@ -97,7 +110,8 @@ static struct guard make_gram(const struct made_round *round, enum tiered_needs 
             continue;
         }
         for (size_t j = 0; j < n; j++) {
-            gram[i * n + j] = dot(round, i, j);
+            gram[i * n + j] = needs == TIERED_NEEDS_DISTANCES ? distance(round, i, j)
+                                                              : dot(round, i, j);
         }
     }
     guard_freeze(&guard);
@@ -122,30 +136,59 @@ static int take_weights(const struct made_round *round, const double *got,
     return 0;
 }
 
+/* A round as the plugin sees it. */
+struct shown {
+    const struct tiered_contribution **children;
+    struct guard gram;
+    struct tiered_round_view view;
+};
+
+static struct shown show(const struct made_round *round, enum tiered_needs needs)
+{
+    struct shown shown = {.children =
+                              check_must(calloc(round->n + 1, sizeof(*shown.children))),
+                          .gram = make_gram(round, needs)};
+    for (size_t i = 0; i < round->n; i++) {
+        shown.children[i] = &round->children[i];
+    }
+    shown.view = (struct tiered_round_view){.size = sizeof(shown.view),
+                                            .n = round->n,
+                                            .contributions = shown.children,
+                                            .gram = (const double *)shown.gram.data};
+    return shown;
+}
+
+static void hide(struct shown *shown)
+{
+    guard_free(&shown->gram);
+    free(shown->children);
+}
+
+double made_local_steps(struct check *check, void *state,
+                        const struct made_round *round)
+{
+    const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
+    struct shown shown = show(round, ops->needs);
+    check_step(check, "local_steps of %zu children", round->n);
+    double steps = ops->local_steps(state, &shown.view);
+    hide(&shown);
+    return steps;
+}
+
 int made_round_weigh(struct check *check, void *state, const struct made_round *round,
                      struct made_result *ret, struct tiered_error *err)
 {
     const struct tiered_aggregator_ops *ops = check->loaded.plugin.ops;
-    const struct tiered_contribution **children =
-        check_must(calloc(round->n + 1, sizeof(*children)));
-    struct guard gram = make_gram(round, ops->needs);
+    struct shown shown = show(round, ops->needs);
     struct guard weights = guard_make("ret_weights", round->n * sizeof(double));
     *ret = (struct made_result){0};
-    for (size_t i = 0; i < round->n; i++) {
-        children[i] = &round->children[i];
-    }
-    const struct tiered_round_view view = {.size = sizeof(view),
-                                           .n = round->n,
-                                           .contributions = children,
-                                           .gram = (const double *)gram.data};
     check_step(check, "weigh of %zu children", round->n);
-    int result = ops->weigh(state, &view, (double *)weights.data, &ret->why);
+    int result = ops->weigh(state, &shown.view, (double *)weights.data, &ret->why);
     ret->refused = result < 0;
     result = ret->refused ? check_refusal("weigh", &ret->why, err)
                           : take_weights(round, (const double *)weights.data, ret, err);
-    guard_free(&gram);
+    hide(&shown);
     guard_free(&weights);
-    free(children);
     return result;
 }
 

@@ -37,6 +37,9 @@ struct made_result {
 int made_round_run(struct check *check, void *state, const struct made_round *round,
                    struct made_result *ret, struct tiered_error *err);
 void made_result_finish(struct made_result *result);
+/** What the rule says of the steps behind a round that it has just weighed. */
+double made_local_steps(struct check *check, void *state,
+                        const struct made_round *round);
 /** Only weigh. */
 int made_round_weigh(struct check *check, void *state, const struct made_round *round,
                      struct made_result *ret, struct tiered_error *err);

@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -56,8 +57,15 @@ static int make_strategy(struct session *s, const struct request *r,
     }
     tiered_hosting_init(&s->hosting, 0, s->uses[0].loaded->plugin.name, NULL, NULL,
                         NULL);
-    return tiered_strategy_create(s->uses, r->n_plugins, &s->hosting, &s->strategy,
-                                  err);
+    if (tiered_strategy_create(s->uses, r->n_plugins, &s->hosting, &s->strategy, err) !=
+        0) {
+        return -1;
+    }
+    if (r->state && tiered_strategy_is_whole(s->strategy)) {
+        return tiered_fail(err, TIERED_EINVAL, "'%s' keeps no state: leave --state out",
+                           s->uses[0].loaded->plugin.name);
+    }
+    return 0;
 }
 
 /** Each update is an open file; the soft limit is often 1024. */
@@ -80,12 +88,18 @@ static int read_inputs(struct session *s, const struct request *r,
 {
     raise_file_limit();
     bool allow = r->on_bad == TIERED_ALLOW_BAD;
-    if (updates_open(r->updates, r->n_updates, r->base, &s->updates, err) != 0 ||
+    bool exclude = r->on_bad == TIERED_EXCLUDE_BAD;
+    bool whole = tiered_strategy_is_whole(s->strategy);
+    if (updates_open(r->updates, r->n_updates, r->base, whole, &s->updates, err) != 0 ||
         (r->base && updates_base(&s->updates, allow, &s->base, err) != 0)) {
         return -1;
     }
-    if (!allow && updates_screen(&s->updates, r->on_bad == TIERED_EXCLUDE_BAD, s->pool,
-                                 warn_excluded, err) != 0) {
+    if ((exclude || (whole && !allow)) &&
+        updates_screen(&s->updates, exclude, s->pool, warn_excluded, err) != 0) {
+        return -1;
+    }
+    if (whole && updates_check(&s->updates, s->strategy, s->base, exclude,
+                               warn_excluded, err) != 0) {
         return -1;
     }
     if (r->state && access(r->state, F_OK) == 0 &&
@@ -102,6 +116,12 @@ static int write_outputs(const struct session *s, const struct request *r,
     char count[24];
     snprintf(count, sizeof(count), "%" PRIu64, s->updates.num_examples);
     int rc = tiered_metadata_set(&metadata, "num_examples", count, err);
+    double steps = tiered_strategy_local_steps(s->strategy);
+    if (rc == 0 && isfinite(steps)) {
+        char text[32];
+        snprintf(text, sizeof(text), "%.17g", steps);
+        rc = tiered_metadata_set(&metadata, "local_steps", text, err);
+    }
     if (rc == 0) {
         rc = tiered_safetensors_write(r->out, s->model, &metadata, err);
     }
@@ -113,6 +133,31 @@ static int write_outputs(const struct session *s, const struct request *r,
     return rc;
 }
 
+/** Updates are screened while they are aggregated: reading them twice would take twice
+    as long. When that fails, the first bad one is named, whatever was found first. */
+static int run_strategy(struct session *s, const struct request *r,
+                        struct tiered_error *err)
+{
+    const struct tiered_strategy_run run = {
+        .layout = s->updates.layout,
+        .base = s->base,
+        .rows_are_deltas = r->deltas,
+        .rows = s->updates.rows,
+        .n_rows = s->updates.n,
+        .allow_bad = r->on_bad == TIERED_ALLOW_BAD,
+        .screen_all = r->on_bad == TIERED_REJECT_BAD,
+        .unsealed = true,
+        .pool = s->pool,
+    };
+    int rc = tiered_strategy_run(s->strategy, &run, &s->model, err);
+    struct tiered_error bad = {0};
+    if (rc != 0 && r->on_bad == TIERED_REJECT_BAD &&
+        updates_screen(&s->updates, false, s->pool, NULL, &bad) != 0) {
+        *err = bad;
+    }
+    return rc;
+}
+
 static int aggregate(struct session *s, const struct request *r,
                      struct tiered_error *err)
 {
@@ -120,19 +165,7 @@ static int aggregate(struct session *s, const struct request *r,
         read_inputs(s, r, err) != 0) {
         return -1;
     }
-    struct tiered_strategy_run run = {
-        .layout = s->updates.layout,
-        .base = s->base,
-        .rows_are_deltas = r->deltas,
-        .rows = s->updates.rows,
-        .n_rows = s->updates.n,
-        .allow_bad = r->on_bad == TIERED_ALLOW_BAD,
-        .pool = s->pool,
-    };
-    if (tiered_strategy_run(s->strategy, &run, &s->model, err) != 0) {
-        return -1;
-    }
-    return write_outputs(s, r, err);
+    return run_strategy(s, r, err) != 0 ? -1 : write_outputs(s, r, err);
 }
 
 static void session_finish(struct session *s)
@@ -157,10 +190,11 @@ static void print_result(const struct session *s, const struct request *r)
         return;
     }
     json_t *out = json_string(r->out);
-    json_t *summary = json_pack(
-        "{s:o, s:I, s:I, s:I, s:I}", "out", out ? out : json_null(), "updates",
-        (json_int_t)u->n, "excluded", (json_int_t)u->n_excluded, "num_examples",
-        (json_int_t)u->num_examples, "tensors", (json_int_t)u->layout->m.n_tensors);
+    json_t *summary =
+        json_pack("{s:o, s:I, s:I, s:I, s:I}", "out", out ? out : json_null(),
+                  "updates", (json_int_t)u->n, "excluded", (json_int_t)u->n_excluded,
+                  "num_examples", (json_int_t)u->num_examples, "tensors",
+                  (json_int_t)s->model->layout->m.n_tensors);
     if (summary) {
         json_dumpf(summary, stdout, JSON_COMPACT);
         putchar('\n');
@@ -305,6 +339,8 @@ const struct tiered_command cmd_aggregate = {
         "  -o, --output OUT     the result\n"
         "\n"
         "num_examples comes from the updates' metadata (1 if absent); OUT's is the\n"
-        "sum. Exit: 0 done, 1 the input failed and OUT is as before, 2 a wrong flag.\n",
+        "sum. So do local_steps and a_norm; OUT's local_steps are what it counts by\n"
+        "at the next tier. Exit: 0 done, 1 the input failed and OUT is as before, 2 a\n"
+        "wrong flag.\n",
     .run = run,
 };

@@ -27,7 +27,7 @@ struct session {
     struct tiered_model *in, *out;
     struct tiered_metadata metadata;
     struct tiered_encoded *encoded;
-    uint64_t bytes_in;
+    uint64_t bytes_in, bytes_after[MAX_FILTERS];
     double largest, mean_square;
 };
 
@@ -100,12 +100,15 @@ static int send(struct session *s, struct tiered_error *err)
         .pool = s->pool,
         .make = make_encoded,
     };
-    return tiered_pipe_create(s->uses, s->n_uses, s->in->layout, &s->hosting, &pipe,
-                              err) < 0 ||
-                   tiered_pipe_encode(pipe, &job, &s->encoded, err) < 0 ||
-                   tiered_encoded_seal(s->encoded, false, err) < 0
-               ? -1
-               : 0;
+    if (tiered_pipe_create(s->uses, s->n_uses, s->in->layout, &s->hosting, &pipe, err) <
+            0 ||
+        tiered_pipe_encode(pipe, &job, &s->encoded, err) < 0) {
+        return -1;
+    }
+    const struct tiered_pipe_counts counts = tiered_pipe_counts(pipe);
+    s->bytes_in = counts.bytes[0];
+    memcpy(s->bytes_after, counts.bytes + 1, counts.n * sizeof(*counts.bytes));
+    return tiered_encoded_seal(s->encoded, false, err);
 }
 
 static int receive(struct session *s, struct tiered_error *err)
@@ -149,7 +152,6 @@ static void measure(struct session *s)
             }
         }
         n += block->n_elements;
-        s->bytes_in += block->size_bytes;
     }
     s->mean_square = n ? squares / (double)n : 0;
 }
@@ -189,27 +191,53 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static void print_result(const struct session *s, const struct request *r)
+static double percent(const struct session *s, uint64_t bytes)
 {
-    uint64_t wire = tiered_encoded_bytes(s->encoded);
-    if (!r->json) {
-        double percent = s->bytes_in ? 100.0 * (double)wire / (double)s->bytes_in : 100;
-        printf("bytes in           %" PRIu64 "\n"
-               "bytes on the wire  %" PRIu64 " (%.1f%%)\n"
-               "largest error      %.9g\n"
-               "mean-square error  %.9g\n",
-               s->bytes_in, wire, percent, s->largest, s->mean_square);
-        return;
+    return s->bytes_in ? 100.0 * (double)bytes / (double)s->bytes_in : 100;
+}
+
+static void print_text(const struct session *s, uint64_t wire)
+{
+    printf("%-17s  %" PRIu64 "\n", "bytes in", s->bytes_in);
+    for (size_t k = 0; k < s->n_uses; k++) {
+        char label[64];
+        snprintf(label, sizeof(label), "after %s", s->uses[k].loaded->plugin.name);
+        printf("%-17s  %" PRIu64 " (%.1f%%)\n", label, s->bytes_after[k],
+               percent(s, s->bytes_after[k]));
     }
-    json_t *summary =
-        json_pack("{s:I, s:I, s:o, s:o}", "bytes_in", (json_int_t)s->bytes_in,
-                  "bytes_on_the_wire", (json_int_t)wire, "largest_error",
-                  number(s->largest), "mean_square_error", number(s->mean_square));
+    printf("%-17s  %" PRIu64 " (%.1f%%)\n", "bytes on the wire", wire,
+           percent(s, wire));
+    printf("%-17s  %.9g\n", "largest error", s->largest);
+    printf("%-17s  %.9g\n", "mean-square error", s->mean_square);
+}
+
+static void print_json(const struct session *s, uint64_t wire)
+{
+    json_t *filters = json_array();
+    for (size_t k = 0; k < s->n_uses; k++) {
+        json_array_append_new(
+            filters, json_pack("{s:s, s:I}", "name", s->uses[k].loaded->plugin.name,
+                               "bytes", (json_int_t)s->bytes_after[k]));
+    }
+    json_t *summary = json_pack(
+        "{s:I, s:o, s:I, s:o, s:o}", "bytes_in", (json_int_t)s->bytes_in, "filters",
+        filters, "bytes_on_the_wire", (json_int_t)wire, "largest_error",
+        number(s->largest), "mean_square_error", number(s->mean_square));
     if (summary) {
         json_dumpf(summary, stdout, JSON_COMPACT);
         putchar('\n');
     }
     json_decref(summary);
+}
+
+static void print_result(const struct session *s, const struct request *r)
+{
+    uint64_t wire = tiered_encoded_bytes(s->encoded);
+    if (r->json) {
+        print_json(s, wire);
+    } else {
+        print_text(s, wire);
+    }
 }
 
 /** EXIT_DONE and *ret filled, or -1 after --help, or EXIT_USAGE. */
@@ -286,8 +314,8 @@ const struct tiered_command cmd_filter = {
         "\n"
         "Sends the tensors of IN through the filters, as a link would, and back "
         "through\n"
-        "their inverses into OUT. Prints the bytes in, the bytes on the wire (blocks\n"
-        "and their head), the largest and the mean-square error.\n"
+        "their inverses into OUT. Prints the bytes in, after each filter, and on the\n"
+        "wire (blocks and their head), the largest and the mean-square error.\n"
         "\n"
         "  --pipe PIPE       filters in the sender's order; '' has none and copies.\n"
         "                    'tiered plugins show NAME' lists a filter's options\n"

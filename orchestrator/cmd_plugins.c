@@ -24,6 +24,8 @@ static const char *const needs_names[] = {
     [TIERED_NEEDS_NOTHING] = "nothing",
     [TIERED_NEEDS_NORMS] = "norms",
     [TIERED_NEEDS_GRAM] = "gram",
+    [TIERED_NEEDS_DISTANCES] = "distances",
+    [TIERED_NEEDS_CENTRED] = "centred gram",
 };
 
 static const char *const role_names[TIERED_N_ROLES] = {
@@ -117,7 +119,10 @@ static json_t *option_json(const struct tiered_option *row, size_t row_size,
 {
     json_t *object = json_pack("{s:s}", "name", row->name);
     if (!alternative) {
+        char values[200];
+        tiered_option_type_text(row, row_size, values, sizeof(values));
         json_object_set_new(object, "type", json_string(type_name(row->type)));
+        json_object_set_new(object, "values", json_string(values));
         json_object_set_new(object, "default",
                             row->fallback ? json_string(row->fallback) : json_null());
         json_object_set_new(object, "required",

@@ -26,11 +26,25 @@ static void print_head(const json_t *run)
     putchar('\n');
 }
 
+/* "4.1 MiB", and what share that is of the bytes before the link's filters. */
+static void format_link(const json_t *node, const char *link, const char *raw_key,
+                        const char *filters_key, char out[48])
+{
+    double bytes = look_number(node, link), raw = look_number(node, raw_key);
+    char text[32];
+    tiered_format_bytes((uint64_t)bytes, text);
+    if (raw > 0 && json_array_size(json_object_get(node, filters_key)) > 0) {
+        snprintf(out, 48, "%s (%.0f %%)", text, 100 * bytes / raw);
+    } else {
+        snprintf(out, 48, "%s", text);
+    }
+}
+
 static void print_node(const json_t *node, unsigned depth)
 {
-    char up[32], down[32], progress[16] = "", silent[16] = "never";
-    tiered_format_bytes((uint64_t)look_number(node, "bytes_up"), up);
-    tiered_format_bytes((uint64_t)look_number(node, "bytes_down"), down);
+    char up[48], down[48], progress[16] = "", silent[16] = "never";
+    format_link(node, "bytes_up", "raw_up", "filters_up", up);
+    format_link(node, "bytes_down", "raw_down", "filters_down", down);
     if (look_number(node, "progress") > 0) {
         snprintf(progress, sizeof(progress), "%3.0f %%",
                  look_number(node, "progress") * 100);
@@ -39,8 +53,8 @@ static void print_node(const json_t *node, unsigned depth)
         snprintf(silent, sizeof(silent), "%.1f s", look_number(node, "silent_seconds"));
     }
     bool connected = json_is_true(json_object_get(node, "connected"));
-    printf("%*s%-*s %-12s %-8s %5s  up %9s  down %9s  seen %s\n", (int)(2 * depth), "",
-           (int)(24 - 2 * depth), look_text(node, "node"),
+    printf("%*s%-*s %-12s %-8s %5s  up %16s  down %16s  seen %s\n", (int)(2 * depth),
+           "", (int)(24 - 2 * depth), look_text(node, "node"),
            connected ? look_text(node, "state") : "away", look_text(node, "path"),
            progress, up, down, silent);
 }

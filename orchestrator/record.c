@@ -19,7 +19,7 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS rounds (run TEXT, node TEXT, path TEXT, tier TEXT,"
     "  round INTEGER, contributions INTEGER, num_examples INTEGER, metrics TEXT,"
     "  bytes_up INTEGER, bytes_down INTEGER, seconds REAL, model TEXT, time TEXT,"
-    "  PRIMARY KEY (run, node, path));"
+    "  raw_up INTEGER, filters_up TEXT, PRIMARY KEY (run, node, path));"
     "CREATE TABLE IF NOT EXISTS contributions (run TEXT, parent TEXT, path TEXT,"
     "  node TEXT, num_examples INTEGER, PRIMARY KEY (run, parent, path, node));"
     "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, run TEXT, time TEXT,"
@@ -115,17 +115,22 @@ static int record_round(struct record *record, const char *run, const json_t *ev
 {
     char *metrics = json_dumps(json_object_get(event, "metrics"),
                                JSON_COMPACT | JSON_REAL_PRECISION(15));
-    int result = execute(
-        record, err,
-        "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "ssssiiisiifss", run, text_of(event, "node"), text_of(event, "path"),
-        text_of(event, "tier"), number_of(event, "round"),
-        number_of(event, "contributions"), number_of(event, "num_examples"),
-        metrics ? metrics : "{}", number_of(event, "bytes_up"),
-        number_of(event, "bytes_down"),
-        json_number_value(json_object_get(event, "seconds")), text_of(event, "model"),
-        text_of(event, "time"));
+    char *filters = json_dumps(json_object_get(event, "filters_up"),
+                               JSON_COMPACT | JSON_ENCODE_ANY);
+    int result = execute(record, err,
+                         "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, "
+                         "?, ?, ?, ?, ?, ?, ?,"
+                         " ?)",
+                         "ssssiiisiifssis", run, text_of(event, "node"),
+                         text_of(event, "path"), text_of(event, "tier"),
+                         number_of(event, "round"), number_of(event, "contributions"),
+                         number_of(event, "num_examples"), metrics ? metrics : "{}",
+                         number_of(event, "bytes_up"), number_of(event, "bytes_down"),
+                         json_number_value(json_object_get(event, "seconds")),
+                         text_of(event, "model"), text_of(event, "time"),
+                         number_of(event, "raw_up"), filters ? filters : "[]");
     free(metrics);
+    free(filters);
     return result;
 }
 

@@ -13,7 +13,7 @@
 #include "core/model/metrics.h"
 
 struct tier_sums {
-    uint64_t rounds, contributions, num_examples, bytes_up, bytes_down;
+    uint64_t rounds, contributions, num_examples, bytes_up, bytes_down, raw_up;
 };
 
 struct node_state {
@@ -308,6 +308,7 @@ static uint32_t count_round(struct report *report, const json_t *event)
     sums->num_examples += number(event, "num_examples");
     sums->bytes_up += number(event, "bytes_up");
     sums->bytes_down += number(event, "bytes_down");
+    sums->raw_up += number(event, "raw_up");
     return node;
 }
 
@@ -408,7 +409,7 @@ void report_say(struct report *report, const char *severity, const char *fmt, ..
 
 static void end_row(const struct report *report, uint32_t tier)
 {
-    char up[32], down[32];
+    char up[32], down[32], raw[32];
     const struct tier_sums *sums = &report->tiers[tier];
     if (tier + 1 == report->plan->n_tiers) { /* leaves run no rounds */
         printf("%-12s %6u\n", tier_name(report, tier), report->plan->tier_counts[tier]);
@@ -416,10 +417,11 @@ static void end_row(const struct report *report, uint32_t tier)
     }
     tiered_format_bytes(sums->bytes_up, up);
     tiered_format_bytes(sums->bytes_down, down);
-    printf("%-12s %6u %7llu %14llu %13llu %12s %12s\n", tier_name(report, tier),
+    tiered_format_bytes(sums->raw_up, raw);
+    printf("%-12s %6u %7llu %14llu %13llu %12s %14s %12s\n", tier_name(report, tier),
            report->plan->tier_counts[tier], (unsigned long long)sums->rounds,
            (unsigned long long)sums->contributions,
-           (unsigned long long)sums->num_examples, up, down);
+           (unsigned long long)sums->num_examples, up, raw, down);
 }
 
 void report_end(struct report *report, const char *status, const char *model,
@@ -437,8 +439,8 @@ void report_end(struct report *report, const char *status, const char *model,
            (unsigned long long)report->tiers[0].rounds,
            report->tiers[0].rounds == 1 ? "" : "s", seconds, metrics[0] ? ", " : "",
            metrics);
-    printf("%-12s %6s %7s %14s %13s %12s %12s\n", "tier", "nodes", "rounds",
-           "contributions", "examples", "received", "sent");
+    printf("%-12s %6s %7s %14s %13s %12s %14s %12s\n", "tier", "nodes", "rounds",
+           "contributions", "examples", "received", "before filters", "sent");
     for (uint32_t t = 0; t < report->plan->n_tiers; t++) {
         end_row(report, t);
     }

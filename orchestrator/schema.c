@@ -125,7 +125,8 @@ static json_t *tiers_json(struct schema *s)
     json_t *never = json_object(); /* what no root has */
     for (size_t i = 0; i < tiered_tier_n_rows; i++) {
         const struct key_row *row = &tiered_tier_rows[i];
-        if (row->where == KEY_LEAF || row->where == (KEY_STRUCTURE | KEY_BELOW)) {
+        unsigned where = row->where & ~(unsigned)KEY_NEEDED;
+        if (where == KEY_LEAF || where == (KEY_STRUCTURE | KEY_BELOW)) {
             schema_put(s, never, row->name, json_false());
         }
     }
@@ -205,6 +206,41 @@ static json_t *key_value_json(struct schema *s, const struct key_row *row,
     return NULL;
 }
 
+/* Which nodes a tier's key is for; NULL for other keys. */
+static const char *where_text(unsigned where)
+{
+    if (where & KEY_BELOW) {
+        return where & (KEY_STRUCTURE | KEY_LEAF) ? "not the root"
+                                                  : "inner, not the root";
+    }
+    switch (where & (KEY_INNER | KEY_LEAF)) {
+    case KEY_INNER:
+        return "inner";
+    case KEY_LEAF:
+        return "leaves";
+    case KEY_INNER | KEY_LEAF:
+        return "all";
+    default:
+        return where & KEY_STRUCTURE ? "all" : NULL;
+    }
+}
+
+/* What the row says besides its value: to editors, and with x- to docs/tables.py. */
+static void put_words(struct schema *s, json_t *value, const struct key_row *row)
+{
+    const char *where = where_text(row->where);
+    schema_put(s, value, "description", json_string(row->help));
+    if (row->fallback) {
+        schema_put(s, value, "default", schema_yaml(row->fallback));
+    }
+    if (where) {
+        schema_put(s, value, "x-where", json_string(where));
+    }
+    if (row->where & KEY_NEEDED) {
+        schema_put(s, value, "x-needed", json_true());
+    }
+}
+
 static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_rows,
                          unsigned refuse, bool may_be_null)
 {
@@ -214,7 +250,7 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
             continue;
         }
         json_t *value = key_value_json(s, &rows[i], refuse);
-        schema_put(s, value, "description", json_string(rows[i].help));
+        put_words(s, value, &rows[i]);
         schema_put(s, properties, rows[i].name, value);
         if (rows[i].where & KEY_REQUIRED) {
             schema_add(s, required, json_string(rows[i].name));

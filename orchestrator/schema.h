@@ -48,5 +48,7 @@ json_t *schema_object(struct schema *s, json_t *properties, json_t *required,
                       bool may_be_null);
 /** A plugin of this kind: its name, or a mapping of its name to its options. */
 json_t *schema_kind(struct schema *s, enum tiered_kind kind);
+/** What YAML makes of a text, such as a default. */
+json_t *schema_yaml(const char *text);
 
 #endif

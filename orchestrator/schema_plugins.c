@@ -161,21 +161,13 @@ static json_t *value_json(struct schema *s, const struct tiered_option *row,
     return NULL;
 }
 
-/* Defaults stand in rows as a user would write them. */
-static json_t *default_json(const struct tiered_option *row)
+json_t *schema_yaml(const char *text)
 {
-    bool structured = *row->fallback == '[' || *row->fallback == '{';
-    bool text = row->type == TIERED_STRING || row->type == TIERED_DURATION ||
-                row->type == TIERED_BYTES ||
-                (row->type == TIERED_CHOICE && !structured);
-    if (text) {
-        return json_string(row->fallback);
-    }
     struct tiered_diagnostics diag = {0};
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes json = {0};
     TIERED_CLEANUP(tiered_document_destroyp)
     struct tiered_document *document =
-        tiered_document_parse("default", row->fallback, strlen(row->fallback), &diag);
+        tiered_document_parse("default", text, strlen(text), &diag);
     json_t *value = NULL;
     if (document &&
         tiered_value_json(tiered_document_root(document), &json, NULL) == 0) {
@@ -183,6 +175,16 @@ static json_t *default_json(const struct tiered_option *row)
     }
     tiered_diag_finish(&diag);
     return value;
+}
+
+/* Defaults stand in rows as a user would write them. */
+static json_t *default_json(const struct tiered_option *row)
+{
+    bool structured = *row->fallback == '[' || *row->fallback == '{';
+    bool text = row->type == TIERED_STRING || row->type == TIERED_DURATION ||
+                row->type == TIERED_BYTES ||
+                (row->type == TIERED_CHOICE && !structured);
+    return text ? json_string(row->fallback) : schema_yaml(row->fallback);
 }
 
 /* Editors insert a default as it is, and a plain text in YAML cannot begin with these:

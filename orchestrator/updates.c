@@ -125,81 +125,58 @@ static int match(struct updates_file *f, const char *leader, struct tiered_error
                        f->path);
 }
 
-/** The block of the file's own layout that holds the byte at `offset`. */
-static uint32_t block_at(const struct tiered_layout *layout, uint64_t offset)
+/** From a file whose tensors come in another order: tensor by tensor. */
+static int read_reordered(const struct updates_file *f,
+                          const struct tiered_block *block, uint64_t from, uint64_t n,
+                          uint8_t *out, struct tiered_error *err)
 {
-    uint32_t low = 0, high = layout->n_blocks;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (layout->blocks[middle].offset_bytes <= offset) {
-            low = middle;
-        } else {
-            high = middle;
+    size_t size = tiered_dtype_size(block->dtype);
+    uint32_t tensor = block->first_tensor;
+    uint64_t element = block->first_element + from;
+    for (uint64_t done = 0; done < n;) {
+        uint64_t length = f->rows->m.tensors[tensor].n_elements;
+        if (element >= length) {
+            element -= length;
+            tensor++;
+            continue;
         }
-    }
-    return low;
-}
-
-struct span_reader {
-    const struct updates_file *f;
-    uint8_t *raw;
-    uint32_t held; /* the block in raw; UINT32_MAX: none */
-};
-
-/** Bytes from..from+n of one of the file's own tensors. */
-static int read_span(struct span_reader *r, const struct tiered_tensor *t,
-                     uint64_t from, size_t n, uint8_t *out, struct tiered_error *err)
-{
-    const struct tiered_layout *own = r->f->own;
-    for (size_t done = 0; done < n;) {
-        uint64_t offset = t->offset_bytes + from + done;
-        uint32_t b = block_at(own, offset);
-        if (b != r->held &&
-            tiered_safetensors_read_block(r->f->file, b, r->raw, err) != 0) {
+        uint64_t piece = length - element < n - done ? length - element : n - done;
+        if (tiered_safetensors_read_tensor(f->file, f->tensors[tensor], element * size,
+                                           (size_t)(piece * size), out + done * size,
+                                           err) != 0) {
             return -1;
         }
-        r->held = b;
-        uint64_t skip = offset - own->blocks[b].offset_bytes;
-        uint64_t left = own->blocks[b].size_bytes - skip;
-        size_t piece = left < n - done ? (size_t)left : n - done;
-        memcpy(out + done, r->raw + skip, piece);
+        element += piece;
         done += piece;
     }
     return 0;
 }
 
-/** A block of the rows from a file whose tensors come in another order. */
-static int read_reordered(const struct updates_file *f,
-                          const struct tiered_block *block, uint8_t *out,
-                          struct tiered_error *err)
+/** The rows' block: the file's own where the layouts are the same, or the model whole.
+ */
+static const struct tiered_block *block_of(const struct updates_file *f, uint32_t index)
 {
-    TIERED_FREE uint8_t *raw = malloc(TIERED_BLOCK_BYTES);
-    if (!raw) {
-        return tiered_fail(err, TIERED_ENOMEM, "no memory for a block");
-    }
-    struct span_reader reader = {f, raw, UINT32_MAX};
+    return &(f->tensors ? f->rows : f->own)->blocks[index];
+}
+
+static int read_part(void *source, uint32_t index, size_t offset, size_t bytes,
+                     void *out, struct tiered_error *err)
+{
+    const struct updates_file *f = source;
+    const struct tiered_block *block = block_of(f, index);
     size_t size = tiered_dtype_size(block->dtype);
-    uint32_t tensor = block->first_tensor;
-    uint64_t element = block->first_element;
-    for (uint64_t done = 0; done < block->n_elements; tensor++, element = 0) {
-        uint64_t n = f->rows->m.tensors[tensor].n_elements - element;
-        if (n > block->n_elements - done) {
-            n = block->n_elements - done;
-        }
-        if (read_span(&reader, &f->own->m.tensors[f->tensors[tensor]], element * size,
-                      (size_t)(n * size), out + done * size, err) != 0) {
-            return -1;
-        }
-        done += n;
-    }
-    return 0;
+    return f->tensors
+               ? read_reordered(f, block, offset / size, bytes / size, out, err)
+               : tiered_safetensors_read_tensor(f->file, block->first_tensor,
+                                                block->first_element * size + offset,
+                                                bytes, out, err);
 }
 
 static int read_block(void *source, uint32_t block, void *out, struct tiered_error *err)
 {
     const struct updates_file *f = source;
-    return f->tensors ? read_reordered(f, &f->rows->blocks[block], out, err)
-                      : tiered_safetensors_read_block(f->file, block, out, err);
+    size_t size = (size_t)block_of(f, block)->size_bytes;
+    return read_part(source, block, 0, size, out, err);
 }
 
 /** A figure of the update's trainer: NaN when absent. */
@@ -213,10 +190,9 @@ static int read_figure(const struct tiered_metadata *metadata, const char *key,
     }
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || value < 0) {
+    if (end == text || *end || !(value >= 0 && value <= 0x1p53)) {
         return tiered_fail(err, TIERED_EINVAL,
-                           "%s '%.40s' is not a finite number of at least 0", key,
-                           text);
+                           "%s is '%.40s'; it must be a number in 0..2^53", key, text);
     }
     *ret = value;
     return 0;
@@ -274,8 +250,30 @@ static int open_file(struct updates_file *f, const char *path, struct tiered_err
     return 0;
 }
 
+/** Of the rows; of the file alone for whole models. Borrowed. */
+static struct tiered_layout *layout_of(const struct updates *u, size_t file)
+{
+    return u->layout ? u->layout : tiered_safetensors_get_layout(u->files[file].file);
+}
+
+static int match_all(struct updates *u, bool has_base, struct tiered_error *err)
+{
+    const struct updates_file *leader = &u->files[has_base ? u->n : 0];
+    u->layout = make_layout(leader->own, u->files[0].own, err);
+    if (!u->layout) {
+        return -1;
+    }
+    for (size_t i = 0; i < u->n + has_base; i++) {
+        u->files[i].rows = u->layout;
+        if (match(&u->files[i], leader->path, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int open_all(struct updates *u, const char *const *paths, const char *base,
-                    struct tiered_error *err)
+                    bool whole, struct tiered_error *err)
 {
     size_t n_files = u->n + (base ? 1 : 0);
     for (size_t i = 0; i < n_files; i++) {
@@ -283,20 +281,14 @@ static int open_all(struct updates *u, const char *const *paths, const char *bas
             return -1;
         }
     }
-    const struct updates_file *leader = &u->files[base ? u->n : 0];
-    u->layout = make_layout(leader->own, u->files[0].own, err);
-    if (!u->layout) {
+    if (!whole && match_all(u, base != NULL, err) != 0) {
         return -1;
-    }
-    for (size_t i = 0; i < n_files; i++) {
-        u->files[i].rows = u->layout;
-        if (match(&u->files[i], leader->path, err) != 0) {
-            return -1;
-        }
     }
     for (size_t i = 0; i < u->n; i++) {
         u->rows[i].read = read_block;
+        u->rows[i].read_part = read_part;
         u->rows[i].source = &u->files[i];
+        u->rows[i].layout = layout_of(u, i);
         if (read_figures(&u->files[i], &u->rows[i].contribution, err) != 0) {
             return -1;
         }
@@ -304,14 +296,14 @@ static int open_all(struct updates *u, const char *const *paths, const char *bas
     return 0;
 }
 
-int updates_open(const char *const *paths, size_t n, const char *base,
+int updates_open(const char *const *paths, size_t n, const char *base, bool whole,
                  struct updates *ret, struct tiered_error *err)
 {
     struct updates u = {.n = n};
     u.files = calloc(n + 1, sizeof(u.files[0]));
     u.rows = calloc(n, sizeof(u.rows[0]));
     int rc = u.files && u.rows
-                 ? open_all(&u, paths, base, err)
+                 ? open_all(&u, paths, base, whole, err)
                  : tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n);
     if (rc != 0) {
         updates_close(&u);
@@ -337,19 +329,19 @@ int updates_base(const struct updates *u, bool allow_bad, struct tiered_model **
                  struct tiered_error *err)
 {
     struct updates_file *f = &u->files[u->n];
+    struct tiered_layout *layout = layout_of(u, u->n);
     struct tiered_row row = {
         .contribution.node = f->path, .read = read_block, .source = f};
-    if (!allow_bad && tiered_row_screen(u->layout, &row, err) != 0) {
+    if (!allow_bad && tiered_row_screen(layout, &row, err) != 0) {
         return -1;
     }
     TIERED_CLEANUP(tiered_model_unrefp)
-    struct tiered_model *model = tiered_model_create(u->layout, err);
+    struct tiered_model *model = tiered_model_create(layout, err);
     if (!model) {
         return -1;
     }
-    for (uint32_t b = 0; b < u->layout->n_blocks; b++) {
-        if (read_block(f, b, model->data + u->layout->blocks[b].offset_bytes, err) !=
-            0) {
+    for (uint32_t b = 0; b < layout->n_blocks; b++) {
+        if (read_block(f, b, model->data + layout->blocks[b].offset_bytes, err) != 0) {
             return -1;
         }
     }
@@ -367,7 +359,8 @@ static int screen_row(void *user, size_t i, unsigned worker, struct tiered_error
     (void)worker;
     struct screen *s = user;
     struct tiered_error *found = &s->found[i];
-    if (tiered_row_screen(s->updates->layout, &s->updates->rows[i], found) != 0 &&
+    const struct tiered_row *row = &s->updates->rows[i];
+    if (tiered_row_screen(row->layout, row, found) != 0 &&
         found->code != TIERED_ERANGE) {
         return tiered_fail(err, found->code, "%s", found->text);
     }
@@ -396,6 +389,28 @@ int updates_screen(struct updates *u, bool exclude, struct tiered_pool *pool,
         u->rows[i].contribution.excluded = 1;
         u->n_excluded++;
         warn(&found[i]);
+    }
+    return 0;
+}
+
+int updates_check(struct updates *u, struct tiered_strategy *strategy,
+                  const struct tiered_model *base, bool exclude,
+                  void (*warn)(const struct tiered_error *why),
+                  struct tiered_error *err)
+{
+    for (size_t i = 0; i < u->n; i++) {
+        struct tiered_error why = {0};
+        struct tiered_contribution *c = &u->rows[i].contribution;
+        if (c->excluded ||
+            tiered_strategy_check(strategy, base, &u->rows[i], &why) == 0) {
+            continue;
+        }
+        if (!exclude || why.code == TIERED_ENOMEM || why.code == TIERED_EIO) {
+            return tiered_fail(err, why.code, "%s", why.text);
+        }
+        c->excluded = 1;
+        u->n_excluded++;
+        warn(&why);
     }
     return 0;
 }

@@ -19,6 +19,14 @@ void view_finish(struct view *view)
     view->nodes = NULL;
 }
 
+static void take_filters(Tiered__V1__FilterBytes *const *filters, size_t n,
+                         uint64_t *ret)
+{
+    for (size_t k = 0; k < n && k < TIERED_MAX_STAGES; k++) {
+        ret[k] = filters[k]->bytes;
+    }
+}
+
 void view_heartbeat(struct view *view, const Tiered__V1__Heartbeat *heartbeat)
 {
     for (size_t i = 0; i < heartbeat->n_nodes; i++) {
@@ -40,6 +48,10 @@ void view_heartbeat(struct view *view, const Tiered__V1__Heartbeat *heartbeat)
         node->progress = s->progress;
         node->bytes_up = s->bytes_up;
         node->bytes_down = s->bytes_down;
+        node->raw_up = s->raw_up;
+        node->raw_down = s->raw_down;
+        take_filters(s->filters_up, s->n_filters_up, node->filters_up);
+        take_filters(s->filters_down, s->n_filters_down, node->filters_down);
         node->seen_ms = tiered_now_ms();
     }
 }
@@ -93,6 +105,18 @@ json_t *view_run_json(const struct run *run)
         (json_int_t)run->plan->generation, "tiers", tiers);
 }
 
+static json_t *filters_json(const struct tiered_plugin_list *pipe,
+                            const uint64_t *bytes)
+{
+    json_t *list = json_array();
+    for (size_t k = 0; k < pipe->n; k++) {
+        json_array_append_new(list, json_pack("{s:s, s:I}", "name",
+                                              pipe->items[k].loaded->plugin.name,
+                                              "bytes", (json_int_t)bytes[k]));
+    }
+    return list;
+}
+
 json_t *view_nodes_json(const struct run *run)
 {
     json_t *list = json_array();
@@ -105,16 +129,21 @@ json_t *view_nodes_json(const struct run *run)
             v->seen_ms ? json_real((double)(now - v->seen_ms) / 1000.0) : json_null();
         json_array_append_new(
             list,
-            json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:I, s:I, s:s, s:o}",
-                      "node", node->name, "tier",
-                      tiered_topology_tier(run->plan->topology, node->tier)->name,
-                      "parent", root ? "" : run->plan->nodes[node->parent].name,
-                      "agent", run->plan->agents[node->agent].name, "connected",
-                      run->agents[node->agent].connected, "state",
-                      v->state[0] ? v->state : "starting", "path", v->path, "progress",
-                      (double)v->progress, "bytes_up", (json_int_t)v->bytes_up,
-                      "bytes_down", (json_int_t)v->bytes_down, "why", v->why,
-                      "silent_seconds", silent));
+            json_pack(
+                "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:I, s:I, s:I, s:I, "
+                "s:o, s:o, s:s, s:o}",
+                "node", node->name, "tier",
+                tiered_topology_tier(run->plan->topology, node->tier)->name, "parent",
+                root ? "" : run->plan->nodes[node->parent].name, "agent",
+                run->plan->agents[node->agent].name, "connected",
+                run->agents[node->agent].connected, "state",
+                v->state[0] ? v->state : "starting", "path", v->path, "progress",
+                (double)v->progress, "bytes_up", (json_int_t)v->bytes_up, "bytes_down",
+                (json_int_t)v->bytes_down, "raw_up", (json_int_t)v->raw_up, "raw_down",
+                (json_int_t)v->raw_down, "filters_up",
+                filters_json(&node->settings->uplink, v->filters_up), "filters_down",
+                filters_json(&node->settings->downlink, v->filters_down), "why", v->why,
+                "silent_seconds", silent));
     }
     return list;
 }
@@ -172,6 +201,15 @@ static double bytes_down_value(const struct run *run, uint32_t node)
     return (double)run->view.nodes[node].bytes_down;
 }
 
+static double raw_up_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].raw_up;
+}
+static double raw_down_value(const struct run *run, uint32_t node)
+{
+    return (double)run->view.nodes[node].raw_down;
+}
+
 static const struct series all_series[] = {
     {"tiered_node_up", "gauge", "Whether the agent of the node is connected.", up_value,
      false},
@@ -187,7 +225,38 @@ static const struct series all_series[] = {
      bytes_up_value, false},
     {"tiered_downlink_bytes_total", "counter",
      "Encoded bytes received from the parent.", bytes_down_value, false},
+    {"tiered_uplink_raw_bytes_total", "counter",
+     "Bytes of updates for the parent, before filters.", raw_up_value, false},
+    {"tiered_downlink_raw_bytes_total", "counter",
+     "Bytes of models from the parent, before filters.", raw_down_value, false},
 };
+
+/* One line a filter of each link; `stage` tells two of one name apart. */
+static void put_pipe(struct tiered_bytes *out, const struct run *run, uint32_t node,
+                     const char *link, const struct tiered_plugin_list *pipe,
+                     const uint64_t *bytes)
+{
+    const struct tiered_node *n = &run->plan->nodes[node];
+    for (size_t k = 0; k < pipe->n; k++) {
+        tiered_bytes_printf(
+            out,
+            "tiered_filter_bytes_total{node=\"%s\",tier=\"%s\",link=\"%s\","
+            "stage=\"%zu\",filter=\"%s\"} %llu\n",
+            n->name, tiered_topology_tier(run->plan->topology, n->tier)->name, link,
+            k + 1, pipe->items[k].loaded->plugin.name, (unsigned long long)bytes[k]);
+    }
+}
+
+static void put_filters(struct tiered_bytes *out, const struct run *run)
+{
+    describe(out, "tiered_filter_bytes_total", "counter",
+             "Bytes behind each filter of the node's links to its parent.");
+    for (uint32_t i = 0; i < run->plan->n_nodes; i++) {
+        const struct tiered_settings *s = run->plan->nodes[i].settings;
+        put_pipe(out, run, i, "up", &s->uplink, run->view.nodes[i].filters_up);
+        put_pipe(out, run, i, "down", &s->downlink, run->view.nodes[i].filters_down);
+    }
+}
 
 static void put_series(struct tiered_bytes *out, const struct run *run,
                        const struct series *s)
@@ -235,6 +304,7 @@ char *view_metrics(const struct run *run)
     for (size_t i = 0; i < TIERED_COUNT(all_series); i++) {
         put_series(&out, run, &all_series[i]);
     }
+    put_filters(&out, run);
     put_restarts(&out, run);
     put_run_metrics(&out, run);
     return (char *)out.data;

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "core/plan/plan.h"
+#include "core/topology/keys.h"
 #include "core/wire/wire.h"
 
 struct run;
@@ -18,6 +19,9 @@ struct view_node {
     char state[24], why[256], path[64];
     float progress;
     uint64_t bytes_up, bytes_down, seen_ms; /* 0: never heard of */
+    /* of the link to the parent: before all filters, and behind each of its pipe's */
+    uint64_t raw_up, raw_down;
+    uint64_t filters_up[TIERED_MAX_STAGES], filters_down[TIERED_MAX_STAGES];
     uint64_t rounds, contributions, num_examples;
     double round_seconds; /* of the last one */
 };

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Norms and dot products of the rows' deltas, in f64, subtracted before multiplied.
- * Running statistics and integers stay out: their scale would drown the parameters.
  *
- * Each entry is summed by one worker over blocks, tiles and lanes in a fixed order, so
- * its bits do not depend on how many workers there are.
+ * The Gram matrix is summed in segments of a block, each by one worker over tiles and
+ * lanes in a fixed order; the segments' matrices are added in their order. So its bits
+ * do not depend on how many workers there are, how wide their vectors, or how much of a
+ * block is in memory at once.
  */
 #include "core/aggregate/internal.h"
 
@@ -12,35 +13,12 @@
 
 #include "core/model/numeric.h"
 
-#define DOT_TILE  2048u /* elements of a row that stay in the first cache */
-#define DOT_ROWS  8u    /* rows that one worker holds against all the others */
-#define DOT_LANES 8u
-
-static double dot(const double *a, const double *b, size_t n)
-{
-    double lanes[DOT_LANES] = {0};
-    size_t i = 0;
-    for (; i + DOT_LANES <= n; i += DOT_LANES) {
-        for (size_t l = 0; l < DOT_LANES; l++) {
-            lanes[l] += a[i + l] * b[i + l];
-        }
-    }
-    for (; i < n; i++) {
-        lanes[i % DOT_LANES] += a[i] * b[i];
-    }
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-static bool is_measured(const struct strategy_work *work,
-                        const struct tiered_block *block)
-{
-    return (work->strategy->ops.acts_on & TIERED_ROLE_BIT(block->role)) &&
-           block->role != TIERED_BUFFER && tiered_dtype_is_float(block->dtype);
-}
+#define SEGMENT       2048u      /* elements; a multiple of KERNEL_TILE */
+#define MATRICES      (4u << 20) /* bytes of segments' matrices at once */
+#define MOST_SEGMENTS 256u
 
 static double norm_of_block(const struct strategy_work *work,
-                            const struct tiered_block *block,
+                            const struct tiered_block *block, const uint8_t *data,
                             struct strategy_scratch *s)
 {
     size_t size = tiered_dtype_size(block->dtype);
@@ -48,7 +26,7 @@ static double norm_of_block(const struct strategy_work *work,
     for (uint64_t at = 0; at < block->n_elements; at += STRATEGY_CHUNK) {
         uint64_t left = block->n_elements - at;
         size_t n = left < STRATEGY_CHUNK ? (size_t)left : STRATEGY_CHUNK;
-        tiered_to_f64(block->dtype, s->raw + at * size, n, s->tile);
+        tiered_to_f64(block->dtype, data + at * size, n, s->tile);
         if (!work->run->rows_are_deltas) {
             tiered_to_f64(block->dtype,
                           work->run->base->data + block->offset_bytes + at * size, n,
@@ -57,7 +35,8 @@ static double norm_of_block(const struct strategy_work *work,
                 s->tile[i] -= s->x[i];
             }
         }
-        sum += dot(s->tile, s->tile, n);
+        tiered_strategy_mask(work, block, at, n, s->tile);
+        sum += work->kernels->square(s->tile, n);
     }
     return sum;
 }
@@ -82,14 +61,17 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
     }
     for (uint32_t b = 0; b < work->layout->n_blocks; b++) {
         const struct tiered_block *block = &work->layout->blocks[b];
-        if (!is_measured(work, block)) {
+        if (!tiered_strategy_is_measured(work, block)) {
             continue;
         }
-        if (tiered_strategy_cancelled(work, err) != 0 ||
-            tiered_strategy_read(work, row, b, s->raw, err) != 0) {
+        if (tiered_strategy_cancelled(work, err) != 0) {
             return -1;
         }
-        norms->ret[row] += norm_of_block(work, block, s);
+        const uint8_t *data = tiered_strategy_borrow(work, row, b, s->raw, err);
+        if (!data) {
+            return -1;
+        }
+        norms->ret[row] += norm_of_block(work, block, data, s);
     }
     return 0;
 }
@@ -97,112 +79,153 @@ static int norm_of_row(void *user, size_t row, unsigned worker,
 int tiered_strategy_norms(struct strategy_work *work, double *ret,
                           struct tiered_error *err)
 {
-    if (!work->run->base && !work->run->rows_are_deltas) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "aggregator '%s' measures how far the updates moved, so it "
-                           "needs the model before the round",
-                           work->strategy->stage.loaded->plugin.name);
-    }
     struct norms norms = {work, ret};
     return tiered_pool_for(work->run->pool, work->run->n_rows, norm_of_row, &norms,
                            err);
 }
 
-/** The tile at hand: deltas of the included rows, f64. */
+/** The window at hand, and the matrices of some of its segments. */
 struct gram {
     struct strategy_work *work;
-    size_t n, *rows; /* included rows */
-    double *deltas;  /* n x capacity */
-    size_t capacity;
-    double *centre; /* capacity values; NULL when rows are deltas */
-    const struct tiered_block *block;
-    uint64_t at;
-    size_t length;
+    struct strategy_window window;
+    size_t n, *rows;  /* included rows */
+    size_t padded;    /* n to a multiple of KERNEL_ROWS: the others are zero */
+    double *matrices; /* `most` of padded x padded */
+    size_t most, first;
+    size_t centre_row; /* STRATEGY_CENTRE_BASE: the base, or the first row */
     double *ret;
 };
 
-static void load_tile(const struct gram *g, const uint8_t *block_data, double *out)
+/** Where a row, included, stands among those. */
+static size_t place_of(const struct gram *g, size_t row)
 {
-    size_t size = tiered_dtype_size(g->block->dtype);
-    tiered_to_f64(g->block->dtype, block_data + g->at * size, g->length, out);
+    size_t i = 0;
+    while (i + 1 < g->n && g->rows[i] != row) {
+        i++;
+    }
+    return i;
 }
 
-static int load_row(void *user, size_t i, unsigned worker, struct tiered_error *err)
-{
-    struct gram *g = user;
-    struct strategy_scratch *s = tiered_strategy_scratch(g->work, worker, err);
-    if (!s ||
-        tiered_strategy_read(g->work, g->rows[i], g->block->index, s->raw, err) != 0) {
-        return -1;
-    }
-    double *deltas = g->deltas + i * g->capacity;
-    load_tile(g, s->raw, deltas);
-    for (size_t k = 0; g->centre && k < g->length; k++) {
-        deltas[k] -= g->centre[k];
-    }
-    return 0;
-}
-
-/** Without a model before the round any centre gives the same distances: the first
-    row is near the others. */
-static int load_centre(struct gram *g, struct tiered_error *err)
+/** What deltas are centred on, at elements at .. of the window; NULL: rows are deltas
+    as they are. Without a model before the round any centre gives the same distances.
+ */
+static const uint8_t *centre_at(const struct gram *g, size_t at)
 {
     const struct tiered_strategy_run *run = g->work->run;
-    if (!g->centre) {
-        return 0;
+    const struct strategy_window *w = &g->window;
+    size_t size = tiered_dtype_size(w->block->dtype);
+    if (g->centre_row != STRATEGY_CENTRE_BASE) {
+        return w->at_row[place_of(g, g->centre_row)] + at * size;
     }
-    if (run->base) {
-        load_tile(g, run->base->data + g->block->offset_bytes, g->centre);
-        return 0;
+    if (run->rows_are_deltas) {
+        return NULL;
     }
-    struct strategy_scratch *s = tiered_strategy_scratch(g->work, 0, err);
-    if (!s ||
-        tiered_strategy_read(g->work, g->rows[0], g->block->index, s->raw, err) != 0) {
-        return -1;
-    }
-    load_tile(g, s->raw, g->centre);
-    return 0;
+    return run->base ? run->base->data + w->block->offset_bytes + (w->at + at) * size
+                     : w->at_row[0] + at * size;
 }
 
-/** Rows group * DOT_ROWS … against all rows up to themselves. */
-static int multiply_rows(void *user, size_t group, unsigned worker,
-                         struct tiered_error *err)
+/** The tile's deltas, zeros behind them. `centre` has room for a tile. */
+static void load_tile(const struct gram *g, size_t at, size_t n, double *deltas,
+                      double *centre, double *row)
 {
-    (void)worker, (void)err;
-    struct gram *g = user;
-    size_t n_rows = g->work->run->n_rows;
-    size_t first = group * DOT_ROWS;
-    size_t end = first + DOT_ROWS < g->n ? first + DOT_ROWS : g->n;
-    for (size_t at = 0; at < g->length; at += DOT_TILE) {
-        size_t n = g->length - at < DOT_TILE ? g->length - at : DOT_TILE;
-        for (size_t j = 0; j < end; j++) {
-            const double *b = g->deltas + j * g->capacity + at;
-            for (size_t i = first > j ? first : j; i < end; i++) {
-                g->ret[g->rows[i] * n_rows + g->rows[j]] +=
-                    dot(g->deltas + i * g->capacity + at, b, n);
+    enum tiered_dtype dtype = g->window.block->dtype;
+    const uint8_t *on = centre_at(g, at);
+    if (on) {
+        tiered_to_f64(dtype, on, n, centre);
+    }
+    for (size_t i = 0; i < g->n; i++, deltas += KERNEL_TILE) {
+        const uint8_t *from = g->window.at_row[i] + at * tiered_dtype_size(dtype);
+        if (dtype == TIERED_F32) {
+            const float *values = (const float *)from;
+            bool more = at + 2 * (size_t)KERNEL_TILE <= g->window.length;
+            g->work->kernels->centre(values, on ? centre : NULL, n,
+                                     more ? values + KERNEL_TILE : values, deltas);
+        } else {
+            tiered_to_f64(dtype, from, n, row);
+            for (size_t k = 0; k < n; k++) {
+                deltas[k] = on ? row[k] - centre[k] : row[k];
             }
         }
+        tiered_strategy_mask(g->work, g->window.block, g->window.at + at, n, deltas);
+        memset(deltas + n, 0, (KERNEL_TILE - n) * sizeof(double));
     }
-    return 0;
 }
 
-static int add_block(struct gram *g, struct tiered_error *err)
+/** A square that is not finite: of a bad value, unless finite ones overflowed. */
+static int screen_segment(const struct gram *g, size_t at, size_t n,
+                          const double *matrix, struct tiered_error *err)
 {
-    struct tiered_pool *pool = g->work->run->pool;
-    for (g->at = 0; g->at < g->block->n_elements; g->at += g->length) {
-        uint64_t left = g->block->n_elements - g->at;
-        g->length = left < g->capacity ? (size_t)left : g->capacity;
-        size_t groups = (g->n + DOT_ROWS - 1) / DOT_ROWS;
-        if (tiered_strategy_cancelled(g->work, err) != 0 || load_centre(g, err) != 0 ||
-            tiered_pool_for(pool, g->n, load_row, g, err) != 0 ||
-            tiered_pool_for(pool, groups, multiply_rows, g, err) != 0) {
+    const struct strategy_window *w = &g->window;
+    size_t size = tiered_dtype_size(w->block->dtype);
+    for (size_t i = 0; i < g->n; i++) {
+        if (!isfinite(matrix[i * g->padded + i]) &&
+            tiered_strategy_screen(g->work, g->rows[i], w->block, w->at + at, n,
+                                   w->at_row[i] + at * size, err) != 0) {
             return -1;
         }
     }
     return 0;
 }
 
-/** Mirror the lower triangle; an excluded row is infinitely far from every other. */
+static int multiply_segment(void *user, size_t index, unsigned worker,
+                            struct tiered_error *err)
+{
+    struct gram *g = user;
+    struct strategy_scratch *s = tiered_strategy_scratch(g->work, worker, err);
+    double *deltas =
+        s ? tiered_strategy_tiles(s, g->padded * KERNEL_TILE * sizeof(double), err)
+          : NULL;
+    if (!deltas) {
+        return -1;
+    }
+    double *matrix = g->matrices + index * g->padded * g->padded;
+    memset(matrix, 0, g->padded * g->padded * sizeof(double));
+    memset(deltas + g->n * KERNEL_TILE, 0,
+           (g->padded - g->n) * KERNEL_TILE * sizeof(double));
+    size_t from = (g->first + index) * SEGMENT;
+    size_t left = g->window.length - from, n = left < SEGMENT ? left : SEGMENT;
+    for (size_t at = 0; at < n; at += KERNEL_TILE) {
+        size_t tile = n - at < KERNEL_TILE ? n - at : KERNEL_TILE;
+        load_tile(g, from + at, tile, deltas, s->x, s->tile);
+        g->work->kernels->products(deltas, g->padded, matrix);
+    }
+    return screen_segment(g, from, n, matrix, err);
+}
+
+/** The matrices to the result's lower triangle, a row of it by one worker. */
+static int add_row(void *user, size_t i, unsigned worker, struct tiered_error *err)
+{
+    (void)worker, (void)err;
+    const struct gram *g = user;
+    double *to = g->ret + g->rows[i] * g->work->run->n_rows;
+    size_t left = (g->window.length + SEGMENT - 1) / SEGMENT - g->first;
+    for (size_t m = 0; m < g->most && m < left; m++) {
+        const double *from = g->matrices + (m * g->padded + i) * g->padded;
+        for (size_t j = 0; j <= i; j++) {
+            to[g->rows[j]] += from[j];
+        }
+    }
+    return 0;
+}
+
+static int add_window(struct gram *g, struct tiered_error *err)
+{
+    struct tiered_pool *pool = g->work->run->pool;
+    size_t segments = (g->window.length + SEGMENT - 1) / SEGMENT;
+    for (g->first = 0; g->first < segments; g->first += g->most) {
+        size_t n = segments - g->first < g->most ? segments - g->first : g->most;
+        if (tiered_strategy_cancelled(g->work, err) != 0 ||
+            tiered_pool_for(pool, n, multiply_segment, g, err) != 0) {
+            return -1;
+        }
+        /* Few rows are added sooner than helpers come. */
+        tiered_pool_for(g->n > 64 ? pool : NULL, g->n, add_row, g, err);
+    }
+    return 0;
+}
+
+/** Mirror the lower triangle; an excluded row is infinitely far from every other, and
+    so is one that overflows. */
 static void complete(const struct strategy_work *work, double *gram)
 {
     size_t n = work->run->n_rows;
@@ -214,32 +237,54 @@ static void complete(const struct strategy_work *work, double *gram)
             gram[i * n + i] = INFINITY;
         }
     }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n && !isfinite(gram[i * n + i]); j++) {
+            gram[i * n + j] = gram[j * n + i] = i == j ? INFINITY : 0;
+        }
+    }
 }
 
-int tiered_strategy_gram(struct strategy_work *work, double *ret,
+static int gram_blocks(struct gram *g, struct tiered_error *err)
+{
+    const struct tiered_layout *layout = g->work->layout;
+    int more = tiered_strategy_window_init(&g->window, g->work, g->rows, g->n, err);
+    for (uint32_t b = 0; more == 0 && b < layout->n_blocks; b++) {
+        if (!tiered_strategy_is_measured(g->work, &layout->blocks[b])) {
+            continue;
+        }
+        more =
+            tiered_strategy_window_begin(&g->window, &layout->blocks[b], SEGMENT, err);
+        while (more == 0 && (more = tiered_strategy_window_next(&g->window, err)) > 0) {
+            more = add_window(g, err);
+        }
+    }
+    tiered_strategy_window_finish(&g->window);
+    return more;
+}
+
+int tiered_strategy_gram(struct strategy_work *work, size_t centre_row, double *ret,
                          struct tiered_error *err)
 {
     size_t n_rows = work->run->n_rows;
     TIERED_FREE size_t *rows = calloc(n_rows, sizeof(rows[0]));
-    struct gram g = {.work = work, .rows = rows, .ret = ret};
+    struct gram g = {.work = work, .rows = rows, .ret = ret, .centre_row = centre_row};
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (!work->run->rows[i].contribution.excluded) {
             rows[g.n++] = i;
         }
     }
-    g.capacity = tiered_strategy_tile(work, n_rows, sizeof(double));
-    TIERED_FREE double *deltas = calloc(g.n + 1, g.capacity * sizeof(double));
-    if (!rows || !deltas) {
-        return tiered_fail(err, TIERED_ENOMEM, "no memory for a tile of %zu updates",
-                           n_rows);
+    g.padded = (g.n + KERNEL_ROWS - 1) / KERNEL_ROWS * KERNEL_ROWS;
+    size_t matrix = g.padded * g.padded * sizeof(double);
+    g.most = matrix ? MATRICES / matrix : 1;
+    g.most = g.most < 4 ? 4 : g.most < MOST_SEGMENTS ? g.most : MOST_SEGMENTS;
+    TIERED_FREE double *matrices = malloc(g.most * matrix + sizeof(double));
+    if (!rows || !matrices) {
+        return tiered_fail(err, TIERED_ENOMEM,
+                           "no memory for the distances of %zu updates", n_rows);
     }
-    g.deltas = deltas;
-    g.centre = work->run->rows_are_deltas ? NULL : deltas + g.n * g.capacity;
-    for (uint32_t b = 0; g.n && b < work->layout->n_blocks; b++) {
-        g.block = &work->layout->blocks[b];
-        if (is_measured(work, g.block) && add_block(&g, err) != 0) {
-            return -1;
-        }
+    g.matrices = matrices;
+    if (g.n && gram_blocks(&g, err) != 0) {
+        return -1;
     }
     complete(work, ret);
     return 0;

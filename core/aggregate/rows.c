@@ -18,8 +18,7 @@ static int fail_nonfinite(const struct tiered_layout *layout,
                           const void *data, const char *node, struct tiered_error *err)
 {
     double value;
-    size_t size = tiered_dtype_size(block->dtype);
-    tiered_to_f64(block->dtype, (const uint8_t *)data + element * size, 1, &value);
+    tiered_to_f64(block->dtype, data, 1, &value);
     const struct tiered_tensor *t = &layout->m.tensors[block->first_tensor];
     uint64_t index = block->first_element + element;
     while (index >= t->n_elements) {
@@ -31,27 +30,78 @@ static int fail_nonfinite(const struct tiered_layout *layout,
                        isnan(value) ? "NaN" : "an infinite value", index);
 }
 
-static int read_screened(const struct tiered_layout *layout,
-                         const struct tiered_row *row, uint32_t index, void *out,
-                         struct tiered_error *err)
+static int screen(const struct tiered_layout *layout, const struct tiered_block *block,
+                  uint64_t at, size_t n, const void *data, const char *node,
+                  struct tiered_error *err)
 {
-    const struct tiered_block *block = &layout->blocks[index];
-    if (row->read(row->source, index, out, err) != 0) {
-        return -1;
+    size_t bad = tiered_first_nonfinite(block->dtype, data, n);
+    if (bad == n) {
+        return 0;
     }
-    size_t n = (size_t)block->n_elements;
-    size_t bad = tiered_first_nonfinite(block->dtype, out, n);
-    return bad == n
-               ? 0
-               : fail_nonfinite(layout, block, bad, out, row->contribution.node, err);
+    const uint8_t *value =
+        (const uint8_t *)data + bad * tiered_dtype_size(block->dtype);
+    return fail_nonfinite(layout, block, at + bad, value, node, err);
 }
 
-int tiered_strategy_read(const struct strategy_work *work, size_t row, uint32_t block,
-                         void *out, struct tiered_error *err)
+int tiered_strategy_screen(const struct strategy_work *work, size_t row,
+                           const struct tiered_block *block, uint64_t at, size_t n,
+                           const void *data, struct tiered_error *err)
+{
+    return work->run->allow_bad ? 0
+                                : screen(work->layout, block, at, n, data,
+                                         work->run->rows[row].contribution.node, err);
+}
+
+const uint8_t *tiered_strategy_lent(const struct strategy_work *work, size_t row,
+                                    uint32_t block)
 {
     const struct tiered_row *r = &work->run->rows[row];
-    return work->run->allow_bad ? r->read(r->source, block, out, err)
-                                : read_screened(work->layout, r, block, out, err);
+    return r->borrow ? r->borrow(r->source, block) : NULL;
+}
+
+const void *tiered_strategy_borrow(const struct strategy_work *work, size_t row,
+                                   uint32_t index, void *raw, struct tiered_error *err)
+{
+    const struct tiered_block *block = &work->layout->blocks[index];
+    const struct tiered_row *r = &work->run->rows[row];
+    const void *data = tiered_strategy_lent(work, row, index);
+    if (!data) {
+        if (r->read(r->source, index, raw, err) != 0) {
+            return NULL;
+        }
+        data = raw;
+    }
+    size_t n = (size_t)block->n_elements;
+    return tiered_strategy_screen(work, row, block, 0, n, data, err) == 0 ? data : NULL;
+}
+
+int tiered_strategy_read(const struct strategy_work *work, size_t row, uint32_t index,
+                         void *out, struct tiered_error *err)
+{
+    const void *data = tiered_strategy_borrow(work, row, index, out, err);
+    if (data && data != out) {
+        memcpy(out, data, (size_t)work->layout->blocks[index].size_bytes);
+    }
+    return data ? 0 : -1;
+}
+
+int tiered_strategy_read_part(const struct strategy_work *work, size_t row,
+                              const struct tiered_block *block, uint64_t at, size_t n,
+                              void *out, void *raw, struct tiered_error *err)
+{
+    const struct tiered_row *r = &work->run->rows[row];
+    size_t size = tiered_dtype_size(block->dtype);
+    if (n == block->n_elements) {
+        return r->read(r->source, block->index, out, err);
+    }
+    if (r->read_part) {
+        return r->read_part(r->source, block->index, at * size, n * size, out, err);
+    }
+    if (r->read(r->source, block->index, raw, err) != 0) {
+        return -1;
+    }
+    memcpy(out, (const uint8_t *)raw + at * size, n * size);
+    return 0;
 }
 
 int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_row *row,
@@ -62,11 +112,36 @@ int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_ro
         return tiered_fail(err, TIERED_ENOMEM, "no memory for a block");
     }
     for (uint32_t b = 0; b < layout->n_blocks; b++) {
-        if (read_screened(layout, row, b, raw, err) != 0) {
+        const struct tiered_block *block = &layout->blocks[b];
+        const void *data = row->borrow ? row->borrow(row->source, b) : NULL;
+        if (!data && row->read(row->source, b, raw, err) != 0) {
+            return -1;
+        }
+        if (screen(layout, block, 0, (size_t)block->n_elements, data ? data : raw,
+                   row->contribution.node, err) != 0) {
             return -1;
         }
     }
     return 0;
+}
+
+static int screen_left_out(void *user, size_t i, unsigned worker,
+                           struct tiered_error *err)
+{
+    (void)worker;
+    const struct strategy_work *work = user;
+    const struct tiered_row *row = &work->run->rows[i];
+    bool used = work->rule.w[i] != 0 && work->by_examples.w[i] != 0;
+    return used || row->contribution.excluded
+               ? 0
+               : tiered_row_screen(work->layout, row, err);
+}
+
+int tiered_strategy_screen_left_out(struct strategy_work *work,
+                                    struct tiered_error *err)
+{
+    return tiered_pool_for(work->run->pool, work->run->n_rows, screen_left_out, work,
+                           err);
 }
 
 static bool acts_on(const struct strategy_work *work, const struct tiered_block *block)
@@ -125,6 +200,23 @@ struct strategy_scratch *tiered_strategy_scratch(struct strategy_work *work,
         return NULL;
     }
     return *s;
+}
+
+void *tiered_strategy_tiles(struct strategy_scratch *scratch, size_t bytes,
+                            struct tiered_error *err)
+{
+    if (bytes > scratch->tiles_bytes) {
+        free(scratch->tiles);
+        scratch->tiles_bytes = 0;
+        bytes = (bytes + TIERED_ALIGN - 1) / TIERED_ALIGN * TIERED_ALIGN;
+        scratch->tiles = aligned_alloc(TIERED_ALIGN, bytes);
+        if (!scratch->tiles) {
+            tiered_fail(err, TIERED_ENOMEM, "no memory for a worker's tiles");
+            return NULL;
+        }
+        scratch->tiles_bytes = bytes;
+    }
+    return scratch->tiles;
 }
 
 int tiered_strategy_cancelled(const struct strategy_work *work,

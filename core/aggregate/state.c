@@ -148,18 +148,35 @@ int tiered_strategy_state_begin(struct strategy_work *work, struct tiered_error 
     return strategy->slots ? copy_slots(work, err) : first_slots(work, err);
 }
 
+/** What is saved before the first step, so that a round without a result can be
+    committed, and a state that is lost is not taken for one that never was. */
+static struct tiered_model *no_slots(struct tiered_error *err)
+{
+    struct tiered_layout_builder *b = tiered_layout_build();
+    if (!b) {
+        tiered_fail(err, TIERED_ENOMEM, "no memory for the optimizer state");
+        return NULL;
+    }
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = tiered_layout_seal(b, err);
+    return layout ? tiered_model_create(layout, err) : NULL;
+}
+
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err)
 {
-    if (!strategy->slots) {
-        return tiered_fail(err, TIERED_ESTATE, "no step was taken: no state to save");
-    }
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *slots =
+        strategy->slots ? tiered_model_ref(strategy->slots) : no_slots(err);
     struct tiered_metadata metadata = {0};
+    if (!slots) {
+        return -1;
+    }
     char step[24];
     snprintf(step, sizeof(step), "%" PRIu64, strategy->step);
     int rc = tiered_metadata_set(&metadata, STEP_KEY, step, err);
     if (rc == 0) {
-        rc = tiered_safetensors_write(path, strategy->slots, &metadata, err);
+        rc = tiered_safetensors_write(path, slots, &metadata, err);
     }
     tiered_metadata_finish(&metadata);
     return rc;
@@ -169,7 +186,7 @@ static int parse_step(const char *path, const struct tiered_metadata *metadata,
                       uint64_t *ret, struct tiered_error *err)
 {
     const char *text = tiered_metadata_get(metadata, STEP_KEY);
-    if (!text || text[0] < '1' || text[0] > '9') {
+    if (!text || text[0] < '0' || text[0] > '9') {
         return tiered_fail(err, TIERED_EINVAL,
                            "'%s' is no optimizer state: its metadata has no " STEP_KEY,
                            path);
@@ -201,12 +218,13 @@ int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
     if (rc != 0) {
         return -1;
     }
-    if (tiered_layout_match(want, slots->layout, err) != 0) {
+    bool fresh = step == 0 && slots->layout->m.n_tensors == 0;
+    if (!fresh && tiered_layout_match(want, slots->layout, err) != 0) {
         return tiered_error_prefix(
             err, "'%s' is the state of other optimizers or another model: ", path);
     }
     tiered_model_unref(strategy->slots);
-    strategy->slots = TIERED_STEAL(slots);
+    strategy->slots = fresh ? NULL : TIERED_STEAL(slots);
     strategy->slots_for = layout->digest;
     strategy->step = step;
     return 0;

@@ -3,6 +3,7 @@
  */
 #include "core/aggregate/internal.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 #include "core/model/numeric.h"
@@ -17,6 +18,60 @@ static uint8_t *slot_at(struct strategy_work *work, const struct strategy_optimi
         &layout->m.tensors[o->first_tensor + slot * n_stepped + ordinal];
     *ret_dtype = t->dtype;
     return work->slots->data + t->offset_bytes + element * tiered_dtype_size(t->dtype);
+}
+
+/** Note the first of n stored values that is not finite, if it is the worker's first.
+    Finite rows can lead there: a sum, a rate or a square may not fit the dtype. */
+static void note_overflow(struct strategy_work *work, struct strategy_scratch *scratch,
+                          enum tiered_dtype dtype, const uint8_t *stored, size_t n,
+                          struct strategy_overflow at)
+{
+    size_t bad = work->run->allow_bad ? n : tiered_first_nonfinite(dtype, stored, n);
+    if (bad == n) {
+        return;
+    }
+    const struct tiered_tensor *tensors = work->layout->m.tensors;
+    tiered_to_f64(dtype, stored + bad * tiered_dtype_size(dtype), 1, &at.value);
+    for (at.element += bad; at.element >= tensors[at.tensor].n_elements; at.tensor++) {
+        at.element -= tensors[at.tensor].n_elements;
+    }
+    const struct strategy_overflow *first = &scratch->overflow;
+    if (!first->found || at.tensor < first->tensor ||
+        (at.tensor == first->tensor && at.element < first->element)) {
+        at.found = true;
+        scratch->overflow = at;
+    }
+}
+
+int tiered_strategy_check_overflow(const struct strategy_work *work,
+                                   struct tiered_error *err)
+{
+    const struct strategy_overflow *first = NULL;
+    for (size_t i = 0; i < work->n_scratch; i++) {
+        const struct strategy_overflow *o =
+            work->scratch[i] ? &work->scratch[i]->overflow : NULL;
+        if (o && o->found &&
+            (!first || o->tensor < first->tensor ||
+             (o->tensor == first->tensor && o->element < first->element))) {
+            first = o;
+        }
+    }
+    if (!first) {
+        return 0;
+    }
+    const char *name = work->layout->m.tensors[first->tensor].name;
+    const char *what = isnan(first->value) ? "NaN" : "infinite";
+    if (!first->optimizer) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "tensor '%.100s' would be %s at index %" PRIu64, name, what,
+                           first->element);
+    }
+    return tiered_fail(err, TIERED_ERANGE,
+                       "optimizer '%s': its %s of tensor '%.100s' would be %s at "
+                       "index %" PRIu64,
+                       first->optimizer->stage.loaded->plugin.name,
+                       first->optimizer->ops.slot_names[first->slot], name, what,
+                       first->element);
 }
 
 /** `delta` becomes the step, for n elements of one tensor. */
@@ -39,6 +94,9 @@ static void step_piece(struct strategy_work *work, uint32_t tensor, uint64_t ele
         opt->ops.step(opt->stage.state, n, x, delta, slots);
         for (uint32_t k = 0; k < opt->ops.n_slots; k++) {
             tiered_from_f64(dtype[k], slots[k], n, stored[k]);
+            const struct strategy_overflow here = {
+                .tensor = tensor, .element = element, .optimizer = opt, .slot = k};
+            note_overflow(work, scratch, dtype[k], stored[k], n, here);
         }
     }
 }
@@ -74,6 +132,14 @@ static void snap_halves(double *values, size_t n)
     }
 }
 
+bool tiered_strategy_is_plain(const struct strategy_work *work,
+                              const struct tiered_block *block, double rest)
+{
+    const struct tiered_strategy_run *run = work->run;
+    return !tiered_strategy_is_stepped(work->strategy, block) &&
+           (run->rows_are_deltas ? !run->base : rest == 0);
+}
+
 void tiered_strategy_finish(struct strategy_work *work,
                             const struct tiered_block *block, uint64_t at, size_t n,
                             double rest, double *values,
@@ -107,4 +173,7 @@ void tiered_strategy_finish(struct strategy_work *work,
     enum tiered_dtype dtype =
         from_delta ? block->dtype : tiered_strategy_row_dtype(work, block->dtype);
     tiered_from_f64(dtype, values, n, work->model->data + offset);
+    const struct strategy_overflow here = {.tensor = block->first_tensor,
+                                           .element = block->first_element + at};
+    note_overflow(work, scratch, dtype, work->model->data + offset, n, here);
 }

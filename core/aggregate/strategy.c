@@ -2,6 +2,8 @@
 /* The strategy as a whole: its plugins' lives, and the phases of one run. */
 #include "core/aggregate/internal.h"
 
+#include <math.h>
+
 #define MAX_STAGES 16
 
 bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret)
@@ -56,12 +58,6 @@ static int add_aggregator(struct tiered_strategy *s, const struct tiered_use *us
         return -1;
     }
     copy_ops(use->loaded->plugin.ops, &s->ops, sizeof(s->ops));
-    if (s->ops.blobs || !s->ops.weigh) {
-        return tiered_fail(err, TIERED_ENOTSUP,
-                           "aggregator '%s' merges opaque models, which is not in this "
-                           "version",
-                           use->loaded->plugin.name);
-    }
     if (s->ops.init(&s->hosting->host, s->stage.config.data, &s->stage.state, err) !=
         0) {
         return -1;
@@ -76,6 +72,12 @@ static int add_optimizer(struct tiered_strategy *s, const struct tiered_use *use
     struct strategy_optimizer *opt = &s->optimizers[s->n_optimizers];
     if (check_kind(use, TIERED_OPTIMIZER, err) != 0) {
         return -1;
+    }
+    if (tiered_strategy_is_whole(s)) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "optimizer '%s' steps along a mean, and '%s' merges whole "
+                           "models, which have none: leave the optimizer out",
+                           use->loaded->plugin.name, s->stage.loaded->plugin.name);
     }
     s->n_optimizers++;
     if (stage_begin(&opt->stage, use, err) != 0) {
@@ -107,6 +109,7 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
     struct tiered_strategy *s = calloc(1, sizeof(*s));
     if (s) {
         s->hosting = hosting;
+        s->local_steps = NAN;
         s->optimizers = calloc(n_uses, sizeof(s->optimizers[0]));
     }
     if (!s || !s->optimizers) {
@@ -144,6 +147,11 @@ void tiered_strategy_destroy(struct tiered_strategy *s)
     free(s);
 }
 
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy)
+{
+    return strategy->local_steps;
+}
+
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy)
 {
     return strategy->n_optimizers > 0;
@@ -165,6 +173,18 @@ static int check_blocks(const struct tiered_strategy_run *run, struct tiered_err
     return 0;
 }
 
+/** Averaging a forest's arrays would give nodes that point anywhere. */
+static int check_trees(const struct tiered_strategy *s,
+                       const struct tiered_layout *layout, struct tiered_error *err)
+{
+    return tiered_layout_is_forest(layout)
+               ? tiered_fail(err, TIERED_EINVAL,
+                             "the tensors are the trees of a forest (t0.left …), which "
+                             "'%s' cannot average; tree-bagging unites them",
+                             s->stage.loaded->plugin.name)
+               : 0;
+}
+
 static int check_run(const struct tiered_strategy *s,
                      const struct tiered_strategy_run *run, struct tiered_error *err)
 {
@@ -183,6 +203,9 @@ static int check_run(const struct tiered_strategy *s,
                            "exclude them",
                            plugin->name);
     }
+    if (tiered_strategy_is_whole(s)) {
+        return 0;
+    }
     if (s->n_optimizers && !run->base) {
         return tiered_fail(err, TIERED_EINVAL,
                            "optimizer '%s' needs the model before the round",
@@ -191,7 +214,7 @@ static int check_run(const struct tiered_strategy *s,
     if (run->base && tiered_layout_match(run->layout, run->base->layout, err) != 0) {
         return tiered_error_prefix(err, "the model before the round: ");
     }
-    return check_blocks(run, err);
+    return check_blocks(run, err) != 0 ? -1 : check_trees(s, run->layout, err);
 }
 
 static int work_begin(struct strategy_work *work, struct tiered_error *err)
@@ -199,9 +222,12 @@ static int work_begin(struct strategy_work *work, struct tiered_error *err)
     size_t n_rows = work->run->n_rows;
     work->rule.w = calloc(n_rows, sizeof(double));
     work->by_examples.w = calloc(n_rows, sizeof(double));
+    work->rule.active = calloc(n_rows, sizeof(size_t));
+    work->by_examples.active = calloc(n_rows, sizeof(size_t));
     work->n_scratch = work->run->pool ? tiered_pool_threads(work->run->pool) + 1u : 1;
     work->scratch = calloc(work->n_scratch, sizeof(work->scratch[0]));
-    if (!work->rule.w || !work->by_examples.w || !work->scratch) {
+    if (!work->rule.w || !work->by_examples.w || !work->rule.active ||
+        !work->by_examples.active || !work->scratch) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for %zu updates", n_rows);
     }
     work->model = tiered_model_create_raw(work->run->layout, err);
@@ -214,6 +240,7 @@ static void work_finish(struct strategy_work *work)
         struct strategy_scratch *s = work->scratch[i];
         if (s) {
             free(s->raw);
+            free(s->tiles);
             free(s->sum);
             free(s->row_at);
             free(s);
@@ -222,7 +249,10 @@ static void work_finish(struct strategy_work *work)
     free(work->scratch);
     free(work->rule.w);
     free(work->by_examples.w);
+    free(work->rule.active);
+    free(work->by_examples.active);
     free(work->ordinals);
+    free(work->measured);
     tiered_model_unref(work->slots);
     tiered_model_unref(work->model);
 }
@@ -230,10 +260,13 @@ static void work_finish(struct strategy_work *work)
 static int work_run(struct strategy_work *work, struct tiered_error *err)
 {
     return work_begin(work, err) != 0 || tiered_strategy_weigh(work, err) != 0 ||
+                   (work->run->screen_all &&
+                    tiered_strategy_screen_left_out(work, err) != 0) ||
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
-                   tiered_model_seal(work->model, err) != 0
+                   tiered_strategy_check_overflow(work, err) != 0 ||
+                   (!work->run->unsealed && tiered_model_seal(work->model, err) != 0)
                ? -1
                : 0;
 }
@@ -245,8 +278,15 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
     if (check_run(strategy, run, err) != 0) {
         return -1;
     }
+    if (tiered_strategy_is_whole(strategy)) {
+        return tiered_strategy_merge(strategy, run, ret_model, err);
+    }
     struct strategy_work work = {
-        .strategy = strategy, .run = run, .layout = run->layout};
+        .strategy = strategy,
+        .kernels = tiered_kernels(),
+        .run = run,
+        .layout = run->layout,
+    };
     int rc = work_run(&work, err);
     if (rc == 0) {
         tiered_model_unref(strategy->slots);

@@ -27,11 +27,20 @@ enum tiered_on_bad_update {
 };
 bool tiered_on_bad_update_parse(const char *text, enum tiered_on_bad_update *ret);
 
-/** One child's row. read() gives one block's raw bytes; called from any worker. */
+/** One child's row, called from any worker. read() gives one block's raw bytes. A
+    source that can do with less work says so by the two optional ones. */
 struct tiered_row {
     struct tiered_contribution contribution; /* node, num_examples, local_steps … */
     int (*read)(void *source, uint32_t block, void *out, struct tiered_error *err);
     void *source;
+    /** Optional: `size` bytes of a block from `offset` on, at about their share of the
+        cost of the whole. */
+    int (*read_part)(void *source, uint32_t block, size_t offset, size_t size,
+                     void *out, struct tiered_error *err);
+    /** Optional: where a block lies in memory, unchanged while the strategy runs, and
+        aligned as its dtype is. NULL: read it. */
+    const void *(*borrow)(void *source, uint32_t block);
+    struct tiered_layout *layout; /* its own; read only where whole models are merged */
 };
 
 struct tiered_strategy;
@@ -41,8 +50,18 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
                            struct tiered_strategy **ret, struct tiered_error *err);
 void tiered_strategy_destroy(struct tiered_strategy *strategy);
 
+/** True when the aggregator merges whole models: rows then have layouts of their own,
+   as has the result, and updates hold what their child adds, delta or not. All of them
+   are in memory at once. */
+bool tiered_strategy_is_whole(const struct tiered_strategy *strategy);
+/** Such a strategy's word on one row, alone and against the base (may be NULL). */
+int tiered_strategy_check(struct tiered_strategy *strategy,
+                          const struct tiered_model *base, const struct tiered_row *row,
+                          struct tiered_error *err);
+
 struct tiered_strategy_run {
-    struct tiered_layout *layout; /* of the rows and of the model */
+    struct tiered_layout
+        *layout; /* of the rows and of the model; unused for whole ones */
     const struct tiered_model
         *base; /* the model before the round; NULL: none (then the result is the
                   aggregated row, delta or not, and optimizers are an error) */
@@ -51,17 +70,25 @@ struct tiered_strategy_run {
     size_t n_rows;
     bool allow_bad;       /* on_bad_update: allow: no screening in the fold; an error
                              unless the aggregator is TIERED_ALLOWS_BAD_UPDATES */
+    bool screen_all;      /* rows are screened where they are used; this way also those
+                             that get no coefficient, before the fold */
     uint64_t tile_memory; /* scratch for rows, all workers together; 0: 64 MiB. Rules
                              over all rows at once read a block again for each tile when
                              a block of every row does not fit */
     struct tiered_pool *pool;
+    bool unsealed; /* leave the model's digest, which nobody will ask for */
 };
-/** *ret_model is new and sealed. TIERED_ERANGE: no result (weigh refused, or a row that
-    is read holds NaN or infinity; the text names it). On any failure the state is
-    untouched: steps are taken on a copy of the slots. */
+/** *ret_model is new, and sealed unless asked not to be. TIERED_ERANGE: no result
+   (weigh refused, a row that is read holds NaN or infinity, or the new model or state
+   would; the text names it). On any failure the state is untouched: steps are taken on
+   a copy of the slots. */
 int tiered_strategy_run(struct tiered_strategy *strategy,
                         const struct tiered_strategy_run *run,
                         struct tiered_model **ret_model, struct tiered_error *err);
+
+/** The local_steps that the last run's model stands for at the next tier; NAN: the rows
+    do not say theirs. */
+double tiered_strategy_local_steps(const struct tiered_strategy *strategy);
 
 /** Read all of a row: -1 TIERED_ERANGE names its node and the tensor and index of the
     first value that is NaN or infinite. Any thread. */
@@ -71,7 +98,8 @@ int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_ro
 /** True when there are optimizers. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
-    metadata "tiered.step". load refuses another chain or layout, by name. */
+    metadata "tiered.step"; before the first step no tensors, and step 0. load refuses
+    another chain or layout, by name. */
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err);
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,

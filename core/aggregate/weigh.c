@@ -23,8 +23,7 @@ static int check_weights(const struct strategy_work *work,
                                run->rows[i].contribution.node);
         }
         if (*w != 0) {
-            weights->sole = i;
-            weights->n_active++;
+            weights->active[weights->n_active++] = i;
         }
         sum += *w;
     }
@@ -84,6 +83,20 @@ static int check_rules(const struct strategy_work *work, struct tiered_error *er
     return 0;
 }
 
+/** The mean local_steps of the rows by their examples; NAN where one does not say. */
+static double mean_steps(const struct tiered_strategy_run *run)
+{
+    double examples = 0, steps = 0;
+    for (size_t i = 0; i < run->n_rows; i++) {
+        const struct tiered_contribution *c = &run->rows[i].contribution;
+        if (!c->excluded && c->num_examples > 0) {
+            examples += (double)c->num_examples;
+            steps += (double)c->num_examples * c->local_steps;
+        }
+    }
+    return examples > 0 ? steps / examples : NAN;
+}
+
 static int call_weigh(struct strategy_work *work, const double *gram,
                       struct tiered_error *err)
 {
@@ -98,28 +111,55 @@ static int call_weigh(struct strategy_work *work, const double *gram,
         contributions[i] = &run->rows[i].contribution;
     }
     struct tiered_round_view view = {sizeof(view), run->n_rows, contributions, gram};
-    return work->strategy->ops.weigh(work->strategy->stage.state, &view, work->rule.w,
-                                     err);
+    struct tiered_strategy *s = work->strategy;
+    if (s->ops.weigh(s->stage.state, &view, work->rule.w, err) != 0) {
+        return -1;
+    }
+    s->local_steps = s->ops.local_steps ? s->ops.local_steps(s->stage.state, &view)
+                                        : mean_steps(run);
+    return 0;
+}
+
+/** What the rule needs; *ret is NULL for nothing. */
+static int measure(struct strategy_work *work, double **ret, struct tiered_error *err)
+{
+    enum tiered_needs needs = work->strategy->ops.needs;
+    const struct tiered_strategy_run *run = work->run;
+    size_t n = run->n_rows;
+    if (needs == TIERED_NEEDS_NOTHING) {
+        return 0;
+    }
+    if ((needs == TIERED_NEEDS_NORMS || needs == TIERED_NEEDS_GRAM) && !run->base &&
+        !run->rows_are_deltas) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "aggregator '%s' measures how far the updates moved, so it "
+                           "needs the model before the round",
+                           work->strategy->stage.loaded->plugin.name);
+    }
+    *ret = calloc(needs == TIERED_NEEDS_NORMS ? 1 : n, n * sizeof((*ret)[0]));
+    if (!*ret) {
+        return tiered_fail(err, TIERED_ENOMEM,
+                           "no memory for the distances of %zu updates", n);
+    }
+    if (tiered_strategy_measure(work, err) != 0) {
+        return -1;
+    }
+    switch (needs) {
+    case TIERED_NEEDS_NORMS:
+        return tiered_strategy_norms(work, *ret, err);
+    case TIERED_NEEDS_DISTANCES:
+        return tiered_strategy_distances(work, *ret, err);
+    case TIERED_NEEDS_CENTRED:
+        return tiered_strategy_centred(work, *ret, err);
+    default:
+        return tiered_strategy_gram(work, STRATEGY_CENTRE_BASE, *ret, err);
+    }
 }
 
 int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err)
 {
-    enum tiered_needs needs = work->strategy->ops.needs;
-    size_t n = work->run->n_rows;
     TIERED_FREE double *gram = NULL;
-    if (needs != TIERED_NEEDS_NOTHING) {
-        gram = calloc(needs == TIERED_NEEDS_GRAM ? n : 1, n * sizeof(gram[0]));
-        if (!gram) {
-            return tiered_fail(err, TIERED_ENOMEM,
-                               "no memory for the distances of %zu updates", n);
-        }
-        int rc = needs == TIERED_NEEDS_GRAM ? tiered_strategy_gram(work, gram, err)
-                                            : tiered_strategy_norms(work, gram, err);
-        if (rc != 0) {
-            return -1;
-        }
-    }
-    if (call_weigh(work, gram, err) != 0 ||
+    if (measure(work, &gram, err) != 0 || call_weigh(work, gram, err) != 0 ||
         check_weights(work, &work->rule, err) != 0 ||
         weigh_by_examples(work, err) != 0) {
         return -1;

@@ -37,6 +37,14 @@ void tiered_server_destroy(struct tiered_server *server);
 struct tiered_downlink;
 struct tiered_push; /* one child's push, being offered, received or judged */
 
+/** What a pull asks for. */
+struct tiered_wanted {
+    struct tiered_digest model;
+    bool plain;                /* without the link's filters */
+    struct tiered_digest have; /* the content of a model at hand that filters may refer
+                                  to, or none */
+};
+
 struct tiered_downlink_owner {
     /** The child can take orders, or not (its link is down: `missing` says why). */
     void (*ready)(void *user, uint32_t child, bool ready, const char *missing);
@@ -58,9 +66,9 @@ struct tiered_downlink_owner {
        calls tiered_push_done. */
     void (*received)(void *user, uint32_t child, struct tiered_push *push,
                      struct tiered_encoded *encoded);
-    /** The encoded model of this digest, with a reference: 1. Being made: 0, and then
+    /** The encoded model, with a reference: 1. Being made: 0, and then
         tiered_downlink_model() follows. Unknown: -1. */
-    int (*model)(void *user, const struct tiered_digest *digest,
+    int (*model)(void *user, const struct tiered_wanted *wanted,
                  struct tiered_encoded **ret);
 };
 
@@ -83,10 +91,10 @@ int tiered_downlink_order(struct tiered_downlink *downlink, uint32_t child,
 int tiered_downlink_settle(struct tiered_downlink *downlink, uint32_t child,
                            const struct tiered_path *path, bool counted,
                            const char *reason);
-/** The model that pulls wait for is made (referenced), or could not be (NULL). */
+/** A model that pulls wait for is made: the owner is asked again for each of them. With
+    a reason it could not be made, and they are turned away. */
 void tiered_downlink_model(struct tiered_downlink *downlink,
-                           const struct tiered_digest *digest,
-                           struct tiered_encoded *encoded, const char *reason);
+                           const struct tiered_digest *digest, const char *reason);
 /** Cut the child's session and transfers off. */
 void tiered_downlink_drop(struct tiered_downlink *downlink, uint32_t child,
                           enum tiered_code code, const char *reason);

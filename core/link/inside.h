@@ -17,7 +17,7 @@ struct pull_out {
     struct pull_out *next;
     struct tiered_downlink *downlink;
     struct tiered_conn *conn;
-    struct tiered_digest digest;
+    struct tiered_wanted wanted;
     uint32_t first;
     char node[64];
     struct tiered_sender *sender; /* NULL while the model is being made */
@@ -84,6 +84,8 @@ void link_let_go(struct tiered_server *server, struct tiered_conn *conn);
 /* Refuse, log, let go. */
 void link_turn_away(struct tiered_server *server, struct tiered_conn *conn,
                     const char *node, enum tiered_code code, const char *reason);
+/* What a pull's frame asks for; its digests' sizes are checked. */
+struct tiered_wanted link_wanted(const Tiered__V1__Pull *pull);
 /* Unpack a message and release it; checks the run. On failure the peer is turned away.
  */
 int link_unpack(struct tiered_server *server, struct tiered_message *message,

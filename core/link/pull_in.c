@@ -182,6 +182,11 @@ static void dial(void *arg)
     Tiered__V1__Pull request = TIERED__V1__PULL__INIT;
     request.model.data = (uint8_t *)config->model.bytes;
     request.model.len = sizeof(config->model.bytes);
+    if (!tiered_digest_is_none(&config->have)) {
+        request.have.data = (uint8_t *)config->have.bytes;
+        request.have.len = sizeof(config->have.bytes);
+    }
+    request.plain = config->plain;
     request.next_block = pull->encoded ? tiered_encoded_next(pull->encoded) : 0;
     request.token = (char *)config->token;
     Tiered__V1__Frame frame = TIERED__V1__FRAME__INIT;

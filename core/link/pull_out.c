@@ -77,15 +77,21 @@ static void pull_start(struct pull_out *pull, struct tiered_encoded *encoded)
     }
 }
 
+struct tiered_wanted link_wanted(const Tiered__V1__Pull *pull)
+{
+    struct tiered_wanted wanted = {.plain = pull->plain};
+    tiered_wire_digest(&pull->model, &wanted.model, NULL);
+    tiered_wire_digest(&pull->have, &wanted.have, NULL);
+    return wanted;
+}
+
 void link_pull_begin(struct tiered_downlink *downlink, const char *node,
                      struct tiered_conn *conn, const struct tiered_frame *frame)
 {
-    struct tiered_digest digest = {0};
+    const struct tiered_wanted wanted = link_wanted(frame->pb->pull);
     struct tiered_encoded *encoded = NULL;
-    tiered_wire_digest(&frame->pb->pull->model, &digest,
-                       NULL); /* its size is checked */
     /* before there is a pull that this call may cut off */
-    int has = downlink->owner->model(downlink->user, &digest, &encoded);
+    int has = downlink->owner->model(downlink->user, &wanted, &encoded);
     struct pull_out *pull = calloc(1, sizeof(*pull));
     if (!pull) {
         tiered_encoded_unref(encoded);
@@ -94,7 +100,7 @@ void link_pull_begin(struct tiered_downlink *downlink, const char *node,
     }
     pull->downlink = downlink;
     pull->conn = conn;
-    pull->digest = digest;
+    pull->wanted = wanted;
     pull->first = frame->pb->pull->next_block;
     snprintf(pull->node, sizeof(pull->node), "%s", node);
     pull->next = downlink->pulls;
@@ -109,19 +115,25 @@ void link_pull_begin(struct tiered_downlink *downlink, const char *node,
 }
 
 void tiered_downlink_model(struct tiered_downlink *downlink,
-                           const struct tiered_digest *digest,
-                           struct tiered_encoded *encoded, const char *reason)
+                           const struct tiered_digest *digest, const char *reason)
 {
     struct pull_out *next;
     for (struct pull_out *pull = downlink->pulls; pull; pull = next) {
         next = pull->next;
-        if (pull->sender || !tiered_digest_equal(&pull->digest, digest)) {
+        if (pull->sender || !tiered_digest_equal(&pull->wanted.model, digest)) {
             continue;
         }
-        if (encoded) {
-            pull_start(pull, encoded);
-        } else {
+        struct tiered_encoded *encoded = NULL;
+        int has = reason
+                      ? 0
+                      : downlink->owner->model(downlink->user, &pull->wanted, &encoded);
+        if (reason) {
             turn_away(pull, TIERED_EIO, reason);
+        } else if (has > 0) {
+            pull_start(pull, encoded);
+            tiered_encoded_unref(encoded);
+        } else if (has < 0) {
+            turn_away(pull, TIERED_ENOENT, "no such model here");
         }
     }
 }

@@ -227,17 +227,14 @@ static struct tiered_downlink *observed(struct tiered_server *server,
                                         const Tiered__V1__Pull *pull,
                                         struct tiered_error *err)
 {
-    struct tiered_digest digest;
+    const struct tiered_wanted wanted = link_wanted(pull);
     if (!token_ok(server, pull->token)) {
         tiered_fail(err, TIERED_EPEER, "wrong join token");
         return NULL;
     }
-    if (tiered_wire_digest(&pull->model, &digest, err) < 0) {
-        return NULL;
-    }
     for (struct tiered_downlink *d = server->downlinks; d; d = d->next) {
         struct tiered_encoded *encoded = NULL;
-        int has = d->owner->model(d->user, &digest, &encoded);
+        int has = d->owner->model(d->user, &wanted, &encoded);
         tiered_encoded_unref(encoded);
         if (has >= 0) {
             return d;

@@ -268,7 +268,8 @@ static void pull_broken(void *user, const struct tiered_error *err)
     }
 }
 
-void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *model)
+void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *model,
+                        const struct tiered_digest *have)
 {
     if (u->pull && tiered_digest_equal(&u->pull_model, model)) {
         return;
@@ -283,6 +284,7 @@ void tiered_uplink_pull(struct tiered_uplink *u, const struct tiered_digest *mod
         .token = u->config.token,
         .context = link_up_context(u, NULL),
         .model = *model,
+        .have = have ? *have : (struct tiered_digest){{0}},
         .broken = pull_broken,
     };
     struct tiered_error err;

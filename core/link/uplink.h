@@ -55,9 +55,10 @@ int tiered_uplink_send(struct tiered_uplink *uplink, const struct tiered_path *p
                        Tiered__V1__Frame *frame, struct tiered_error *err);
 /** Remembered, and said again at each connection. */
 void tiered_uplink_ready(struct tiered_uplink *uplink, bool ready, const char *missing);
-/** Fetch a model. A second call replaces the first. */
-void tiered_uplink_pull(struct tiered_uplink *uplink,
-                        const struct tiered_digest *model);
+/** Fetch a model. A second call replaces the first. `have`: the content of a model at
+    hand, which the link's filters may refer to; NULL: none. */
+void tiered_uplink_pull(struct tiered_uplink *uplink, const struct tiered_digest *model,
+                        const struct tiered_digest *have);
 /** Deliver an update (referenced). A second call replaces the first, and changes
    nothing when it is of the same update. */
 void tiered_uplink_push(struct tiered_uplink *uplink, const struct tiered_path *path,
@@ -77,7 +78,8 @@ struct tiered_pull_config {
     struct tiered_net *net;
     const char *address, *folder, *token; /* borrowed */
     struct tiered_frame_context context;  /* strings borrowed */
-    struct tiered_digest model;
+    struct tiered_digest model, have;     /* have: a model at hand, or none */
+    bool plain;                           /* without the link's filters */
     void (*broken)(void *user, const struct tiered_error *err); /* as an uplink's */
 };
 int tiered_pull_start(const struct tiered_pull_config *config,

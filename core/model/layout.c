@@ -454,3 +454,24 @@ int tiered_layout_match(const struct tiered_layout *want,
     return tiered_fail(err, TIERED_ESHAPE, "tensor '%.100s' is not expected",
                        n < got->m.n_tensors ? got->m.tensors[n].name : "");
 }
+
+bool tiered_layout_is_forest(const struct tiered_layout *layout)
+{
+    static const struct {
+        const char *name;
+        enum tiered_dtype dtype;
+    } arrays[] = {{"t0.left", TIERED_I32},
+                  {"t0.right", TIERED_I32},
+                  {"t0.feature", TIERED_I32},
+                  {"t0.threshold", TIERED_F64},
+                  {"t0.value", TIERED_F64}};
+    size_t found = 0;
+    for (uint32_t i = 0; i < layout->m.n_tensors; i++) {
+        const struct tiered_tensor *t = &layout->m.tensors[i];
+        for (size_t k = 0; k < TIERED_COUNT(arrays); k++) {
+            found +=
+                t->dtype == arrays[k].dtype && strcmp(t->name, arrays[k].name) == 0;
+        }
+    }
+    return found == TIERED_COUNT(arrays);
+}

@@ -119,7 +119,8 @@ int tiered_model_seal(struct tiered_model *model, struct tiered_error *err)
         tiered_hash_update(hash, model->data + block->offset_bytes,
                            (size_t)block->size_bytes);
     }
-    tiered_hash_final(hash, &model->digest);
+    tiered_hash_final(hash, &model->content);
+    model->digest = model->content;
     tiered_hash_destroy(hash);
     return 0;
 }

@@ -46,10 +46,16 @@ void tiered_layout_unref(struct tiered_layout *layout);
 int tiered_layout_match(const struct tiered_layout *want,
                         const struct tiered_layout *got, struct tiered_error *err);
 
+/** Do its tensors begin a forest as tree-bagging has it: t0.left, t0.right, t0.feature
+    (I32), t0.threshold, t0.value (F64)? */
+bool tiered_layout_is_forest(const struct tiered_layout *layout);
+
 struct tiered_model {
     struct tiered_layout *layout;
     uint8_t *data; /* layout->m.data_bytes, aligned to TIERED_ALIGN, padding zeroed */
-    struct tiered_digest digest; /* valid once sealed */
+    struct tiered_digest digest;  /* its name; valid once sealed */
+    struct tiered_digest content; /* of its bytes: the same, unless it came through a
+                                     lossy filter and keeps the name it was sent by */
     /* owned by model.c */
     _Atomic uint32_t refs;
     bool mapped;
@@ -68,7 +74,7 @@ struct tiered_model *tiered_model_adopt(struct tiered_layout *layout, uint8_t *d
                                         struct tiered_error *err);
 struct tiered_model *tiered_model_ref(struct tiered_model *model);
 void tiered_model_unref(struct tiered_model *model);
-/** Compute the digest: SHA-256 of the layout's digest and every tensor's bytes in
+/** Compute both digests: SHA-256 of the layout's digest and every tensor's bytes in
  * order. */
 int tiered_model_seal(struct tiered_model *model, struct tiered_error *err);
 

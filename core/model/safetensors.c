@@ -122,6 +122,19 @@ tiered_safetensors_get_metadata(const struct tiered_safetensors *f)
     return &f->header.metadata;
 }
 
+int tiered_safetensors_read_tensor(const struct tiered_safetensors *f, uint32_t tensor,
+                                   uint64_t offset, size_t size, void *out,
+                                   struct tiered_error *err)
+{
+    uint64_t from = f->data_start + f->header.begins[tensor] + offset;
+    if (tiered_read_at(f->fd, out, size, from, err) < 0) {
+        tiered_error_prefix(
+            err, "tensor '%.100s': ", f->header.layout->m.tensors[tensor].name);
+        return prefix(err, f->path);
+    }
+    return 0;
+}
+
 /* A block's tensors follow each other without a gap in the file as they do in memory:
    both keep one order, and the file has no padding at all. */
 int tiered_safetensors_read_block(const struct tiered_safetensors *f, uint32_t block,
@@ -133,14 +146,9 @@ int tiered_safetensors_read_block(const struct tiered_safetensors *f, uint32_t b
                            block, layout->n_blocks);
     }
     const struct tiered_block *b = &layout->blocks[block];
-    uint64_t offset = f->data_start + f->header.begins[b->first_tensor] +
-                      b->first_element * tiered_dtype_size(b->dtype);
-    if (tiered_read_at(f->fd, out, (size_t)b->size_bytes, offset, err) < 0) {
-        tiered_error_prefix(
-            err, "tensor '%.100s': ", layout->m.tensors[b->first_tensor].name);
-        return prefix(err, f->path);
-    }
-    return 0;
+    return tiered_safetensors_read_tensor(
+        f, b->first_tensor, b->first_element * tiered_dtype_size(b->dtype),
+        (size_t)b->size_bytes, out, err);
 }
 
 static void give_metadata(struct tiered_safetensors *f, struct tiered_metadata *ret)

@@ -33,6 +33,11 @@ tiered_safetensors_get_metadata(const struct tiered_safetensors *f);
 /** One block of the layout into out (block->size_bytes). Any thread. */
 int tiered_safetensors_read_block(const struct tiered_safetensors *f, uint32_t block,
                                   void *out, struct tiered_error *err);
+/** `size` bytes from `offset` on of a tensor of the layout and, where they go past its
+    end, of those that follow without a gap. Any thread. */
+int tiered_safetensors_read_tensor(const struct tiered_safetensors *f, uint32_t tensor,
+                                   uint64_t offset, size_t size, void *out,
+                                   struct tiered_error *err);
 void tiered_safetensors_close(struct tiered_safetensors *f);
 
 /** Atomic: a temporary file, fsync, rename, fsync of the folder. metadata may be NULL.

@@ -104,7 +104,7 @@ static int begin(struct tiered_decoder *d, struct tiered_error *err)
 
 static int open_stages(struct tiered_decoder *d, const struct tiered_use *filters,
                        size_t n, const struct tiered_hosting *hosting,
-                       struct tiered_error *err)
+                       const struct tiered_model *reference, struct tiered_error *err)
 {
     if (check_names(tiered_encoded_head(d->encoded), filters, n, err) < 0 ||
         pipe_stages_open(filters, n, d->layout, hosting, &d->stages, err) < 0 ||
@@ -114,13 +114,24 @@ static int open_stages(struct tiered_decoder *d, const struct tiered_use *filter
     if (d->scratch_bytes < TIERED_ENCODED_BLOCK_MAX) {
         d->scratch_bytes = TIERED_ENCODED_BLOCK_MAX;
     }
-    return begin(d, err);
+    return pipe_stages_refer(&d->stages, d->layout, reference, err) < 0 ? -1
+                                                                        : begin(d, err);
 }
 
 int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,
                           const struct tiered_hosting *hosting,
                           struct tiered_encoded *encoded, struct tiered_decoder **ret,
                           struct tiered_error *err)
+{
+    return tiered_decoder_create_with(filters, n_filters, hosting, NULL, encoded, ret,
+                                      err);
+}
+
+int tiered_decoder_create_with(const struct tiered_use *filters, size_t n_filters,
+                               const struct tiered_hosting *hosting,
+                               const struct tiered_model *reference,
+                               struct tiered_encoded *encoded,
+                               struct tiered_decoder **ret, struct tiered_error *err)
 {
     struct tiered_decoder *d = calloc(1, sizeof(*d));
     if (!d) {
@@ -130,7 +141,7 @@ int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,
     d->encoded = tiered_encoded_ref(encoded);
     d->layout = tiered_encoded_layout(encoded);
     d->ended = true; /* until it has begun */
-    if (open_stages(d, filters, n_filters, hosting, err) < 0) {
+    if (open_stages(d, filters, n_filters, hosting, reference, err) < 0) {
         tiered_decoder_destroy(d);
         return -1;
     }
@@ -269,6 +280,22 @@ int tiered_decoder_read(struct tiered_decoder *d, uint32_t index, void *out,
     return result;
 }
 
+const void *tiered_decoder_borrow(const struct tiered_decoder *d, uint32_t index)
+{
+    if (d->stages.n || index >= d->layout->n_blocks) {
+        return NULL;
+    }
+    const struct tiered_block *block = &d->layout->blocks[index];
+    const void *data = tiered_encoded_borrow(d->encoded, index);
+    size_t size;
+    uint32_t crc;
+    tiered_encoded_block(d->encoded, index, &size, &crc);
+    return size == block->size_bytes &&
+                   (uintptr_t)data % tiered_dtype_size(block->dtype) == 0
+               ? data
+               : NULL;
+}
+
 /* A pool only where blocks may overlap; otherwise this thread, in order. */
 static struct tiered_pool *pool_for(const struct tiered_decoder *d,
                                     struct tiered_pool *pool)
@@ -291,8 +318,9 @@ static int read_into_model(void *user, size_t i, unsigned worker,
                                whole->model->data + block->offset_bytes, err);
 }
 
+/* What a lossy filter gives back is not what its sender had. */
 static int seal(struct tiered_model *model, const struct tiered_encoded *from,
-                struct tiered_error *err)
+                bool lossy, struct tiered_error *err)
 {
     struct tiered_digest want;
     const Tiered__V1__Head *head = tiered_encoded_head(from);
@@ -302,7 +330,8 @@ static int seal(struct tiered_model *model, const struct tiered_encoded *from,
     if (tiered_wire_digest(&head->content, &want, err) < 0) {
         return -1;
     }
-    if (!tiered_digest_is_none(&want) && !tiered_digest_equal(&want, &model->digest)) {
+    if (!tiered_digest_is_none(&want) && !lossy &&
+        !tiered_digest_equal(&want, &model->content)) {
         return tiered_fail(err, TIERED_ECORRUPT,
                            "the model is not the one that its head names");
     }
@@ -318,7 +347,7 @@ int tiered_decoder_model(struct tiered_decoder *d, struct tiered_pool *pool,
     if (!model ||
         tiered_pool_for(pool_for(d, pool), d->layout->n_blocks, read_into_model, &whole,
                         err) < 0 ||
-        end(d, err) < 0 || seal(model, d->encoded, err) < 0) {
+        end(d, err) < 0 || seal(model, d->encoded, d->stages.lossy, err) < 0) {
         return -1;
     }
     *ret = TIERED_STEAL(model);
@@ -327,6 +356,7 @@ int tiered_decoder_model(struct tiered_decoder *d, struct tiered_pool *pool,
 
 int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
                         const struct tiered_hosting *hosting,
+                        const struct tiered_model *reference,
                         struct tiered_encoded *encoded, struct tiered_pool *pool,
                         struct tiered_model **ret, struct tiered_error *err)
 {
@@ -335,28 +365,31 @@ int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
     TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = NULL;
     uint8_t *data = n_filters ? NULL : tiered_encoded_take(e);
     if (!data) {
-        return tiered_decoder_create(filters, n_filters, hosting, e, &decoder, err) < 0
+        return tiered_decoder_create_with(filters, n_filters, hosting, reference, e,
+                                          &decoder, err) < 0
                    ? -1
                    : tiered_decoder_model(decoder, pool, ret, err);
     }
     model = tiered_model_adopt(tiered_encoded_layout(e), data, err);
-    if (!model || seal(model, e, err) < 0) {
+    if (!model || seal(model, e, false, err) < 0) {
         return -1;
     }
     *ret = TIERED_STEAL(model);
     return 0;
 }
 
-/* In memory and without filters the block is looked at where it lies. */
+/* In memory and without filters the block is looked at where it lies, unless one of
+   another dtype before it made it lie askew. */
 static const uint8_t *plain_bytes(const struct tiered_decoder *d,
                                   const struct tiered_block *block)
 {
     size_t size;
     uint32_t crc;
     tiered_encoded_block(d->encoded, block->index, &size, &crc);
-    return d->stages.n || size != block->size_bytes
-               ? NULL
-               : tiered_encoded_borrow(d->encoded, block->index);
+    const uint8_t *there = d->stages.n || size != block->size_bytes
+                               ? NULL
+                               : tiered_encoded_borrow(d->encoded, block->index);
+    return (uintptr_t)there % tiered_dtype_size(block->dtype) ? NULL : there;
 }
 
 static int screen_with(struct tiered_decoder *d, struct scratch *s,

@@ -8,6 +8,8 @@
  * one a worker. The stages write to the two in turn, so that the last writes the
  * slot's.
  */
+#include <stdatomic.h>
+
 #include "core/model/numeric.h"
 #include "core/pipe/stage.h"
 
@@ -16,6 +18,7 @@ struct tiered_pipe {
     struct tiered_layout *layout;
     const struct tiered_hosting *hosting;
     size_t scratch_bytes;
+    uint64_t *counts; /* of the last encode: before the filters, after each */
 };
 
 struct made {
@@ -35,6 +38,8 @@ struct pass {
     size_t n_slots, n_workers;
     struct made *slots;
     uint8_t **scratch; /* a worker's */
+    bool writes;       /* the pass that writes counts */
+    _Atomic uint64_t *counts;
 };
 
 int tiered_pipe_create(const struct tiered_use *filters, size_t n_filters,
@@ -49,6 +54,10 @@ int tiered_pipe_create(const struct tiered_use *filters, size_t n_filters,
     }
     pipe->layout = tiered_layout_ref(layout);
     pipe->hosting = hosting;
+    pipe->counts = calloc(n_filters + 1, sizeof(*pipe->counts));
+    if (!pipe->counts) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
     if (pipe_stages_open(filters, n_filters, layout, hosting, &pipe->stages, err) < 0 ||
         pipe_stages_scratch(&pipe->stages, layout, &pipe->scratch_bytes, err) < 0) {
         return -1;
@@ -62,8 +71,31 @@ void tiered_pipe_destroy(struct tiered_pipe *pipe)
     if (pipe) {
         pipe_stages_close(&pipe->stages);
         tiered_layout_unref(pipe->layout);
+        free(pipe->counts);
         free(pipe);
     }
+}
+
+struct tiered_pipe_counts tiered_pipe_counts(const struct tiered_pipe *pipe)
+{
+    return (struct tiered_pipe_counts){pipe->stages.n, pipe->counts};
+}
+
+bool tiered_pipe_has_state(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_have_state(&pipe->stages);
+}
+
+int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
+                     struct tiered_error *err)
+{
+    return pipe_stages_save(&pipe->stages, ret, err);
+}
+
+int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
+                     struct tiered_error *err)
+{
+    return pipe_stages_load(&pipe->stages, data, size, err);
 }
 
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
@@ -89,6 +121,13 @@ static uint8_t *target(const struct made *slot, uint8_t *scratch, size_t steps_a
     return steps_after % 2 == 0 ? slot->buffer : scratch;
 }
 
+static void count(struct pass *pass, size_t k, size_t size)
+{
+    if (pass->writes) {
+        atomic_fetch_add_explicit(&pass->counts[k], size, memory_order_relaxed);
+    }
+}
+
 static int make_block(void *user, size_t i, unsigned worker, struct tiered_error *err)
 {
     struct pass *pass = user;
@@ -107,6 +146,7 @@ static int make_block(void *user, size_t i, unsigned worker, struct tiered_error
     if (pass->screen && pipe_screen(pipe->layout, block, slot->data, err) < 0) {
         return -1;
     }
+    count(pass, 0, slot->size);
     for (size_t k = 0; k < pass->n_stages; k++) {
         uint8_t *out = target(slot, scratch, pass->n_stages - 1 - k);
         if (run_stage(&pipe->stages.items[k], block, slot->data, &slot->size, out,
@@ -114,6 +154,7 @@ static int make_block(void *user, size_t i, unsigned worker, struct tiered_error
             return -1;
         }
         slot->data = out;
+        count(pass, k + 1, slot->size);
     }
     return 0;
 }
@@ -198,6 +239,9 @@ static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
                    struct tiered_error *err)
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
+    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0) {
+        return -1;
+    }
     for (size_t k = 0; k < stages->n; k++) {
         const struct pipe_stage *stage = &stages->items[k];
         if (stage->ops->begin && stage->ops->begin(stage->state, pass->host, err) < 0) {
@@ -248,14 +292,23 @@ static int write_out(struct pass *pass, Tiered__V1__FilterHead *headers,
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
     TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
-    if (prepare(pass, headers, err) < 0 || make_object(pass, headers, &e, err) < 0 ||
-        run_pass(pass, stages->n, append_sink, e, err) < 0) {
+    if (prepare(pass, headers, err) < 0 || make_object(pass, headers, &e, err) < 0) {
+        return -1;
+    }
+    pass->writes = true;
+    if (run_pass(pass, stages->n, append_sink, e, err) < 0) {
         return -1;
     }
     for (size_t k = 0; k < stages->n; k++) {
         const struct pipe_stage *stage = &stages->items[k];
         if (stage->ops->end && stage->ops->end(stage->state, err) < 0) {
             return pipe_stage_failed(stage, err);
+        }
+    }
+    for (size_t k = 0; k <= stages->n; k++) {
+        pass->pipe->counts[k] = atomic_load(&pass->counts[k]);
+        if (k > 0) {
+            tiered_encoded_stage_bytes(e, k - 1, pass->pipe->counts[k]);
         }
     }
     *ret = TIERED_STEAL(e);
@@ -272,6 +325,7 @@ static void pass_finish(struct pass *pass)
     }
     free(pass->slots);
     free(pass->scratch);
+    free(pass->counts);
 }
 
 static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
@@ -292,7 +346,8 @@ static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
     pass->n_slots = pass->n_slots < n_blocks ? pass->n_slots : n_blocks;
     pass->slots = calloc(pass->n_slots, sizeof(*pass->slots));
     pass->scratch = calloc(pass->n_workers, sizeof(*pass->scratch));
-    bool made = pass->slots && pass->scratch;
+    pass->counts = calloc(pipe->stages.n + 1, sizeof(*pass->counts));
+    bool made = pass->slots && pass->scratch && pass->counts;
     for (size_t i = 0; made && i < pass->n_slots; i++) {
         pass->slots[i].buffer = malloc(pipe->scratch_bytes);
         made = pass->slots[i].buffer != NULL;

@@ -42,6 +42,7 @@ void tiered_pipe_destroy(struct tiered_pipe *pipe);
  */
 struct tiered_encode_job {
     const uint8_t *data, *base;
+    const struct tiered_model *reference; /* that both ends have; NULL: none */
     bool screen;
     struct tiered_hosting *hosting; /* of this pass: node and path */
     struct tiered_pool *pool;       /* NULL: this thread */
@@ -53,16 +54,48 @@ struct tiered_encode_job {
 int tiered_pipe_encode(struct tiered_pipe *pipe, const struct tiered_encode_job *job,
                        struct tiered_encoded **ret, struct tiered_error *err);
 
+/**
+ * What the last encode that was finished made of the blocks: bytes[0] before the first
+ * filter, bytes[k] after the k-th of n; headers are not among them. Lives in the pipe
+ * and changes with its next encode. Zeros before the first.
+ */
+struct tiered_pipe_counts {
+    size_t n; /* filters */
+    const uint64_t *bytes;
+};
+struct tiered_pipe_counts tiered_pipe_counts(const struct tiered_pipe *pipe);
+
+/** What the filters carry from one pass to the next, as bytes (appended to *ret; none
+    where no filter has any), and back into a pipe of the same filters. It is to be
+   saved together with what the pass made. */
+bool tiered_pipe_has_state(const struct tiered_pipe *pipe);
+int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
+                     struct tiered_error *err);
+int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
+                     struct tiered_error *err);
+
 /** Decoding one encoded object. Its head's filter names must be this pipe's. */
 struct tiered_decoder;
 int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,
                           const struct tiered_hosting *hosting,
                           struct tiered_encoded *encoded, struct tiered_decoder **ret,
                           struct tiered_error *err);
+/** The same with a model that both ends have (borrowed for the decoder's life; NULL:
+    none), for filters that refer to one. */
+int tiered_decoder_create_with(const struct tiered_use *filters, size_t n_filters,
+                               const struct tiered_hosting *hosting,
+                               const struct tiered_model *reference,
+                               struct tiered_encoded *encoded,
+                               struct tiered_decoder **ret, struct tiered_error *err);
+/** True when one of the filters can refer to a model that both ends have. */
+bool tiered_pipe_refers(const struct tiered_use *filters, size_t n_filters);
 /** Block `index` to its raw bytes: block->size_bytes into out. Safe from many threads
    when tiered_decoder_concurrent(); otherwise one at a time, in order. */
 int tiered_decoder_read(struct tiered_decoder *decoder, uint32_t index, void *out,
                         struct tiered_error *err);
+/** Where block `index` lies raw in memory, aligned as its dtype is, for as long as the
+    decoder lives: without filters, when the object is in memory. NULL: read it. */
+const void *tiered_decoder_borrow(const struct tiered_decoder *decoder, uint32_t index);
 bool tiered_decoder_concurrent(const struct tiered_decoder *decoder);
 struct tiered_layout *tiered_decoder_layout(const struct tiered_decoder *decoder);
 void tiered_decoder_destroy(struct tiered_decoder *decoder);
@@ -70,11 +103,12 @@ void tiered_decoder_destroy(struct tiered_decoder *decoder);
  */
 int tiered_decoder_model(struct tiered_decoder *decoder, struct tiered_pool *pool,
                          struct tiered_model **ret, struct tiered_error *err);
-/** A decoder and its model at once. Takes the caller's reference on `encoded`, also on
-    failure: bytes that no filter changed, and that nobody else has, become the model's
-    as they are. */
+/** A decoder (with `reference`) and its model at once. Takes the caller's reference on
+   `encoded`, also on failure: bytes that no filter changed, and that nobody else has,
+   become the model's as they are. */
 int tiered_decode_model(const struct tiered_use *filters, size_t n_filters,
                         const struct tiered_hosting *hosting,
+                        const struct tiered_model *reference,
                         struct tiered_encoded *encoded, struct tiered_pool *pool,
                         struct tiered_model **ret, struct tiered_error *err);
 /** Screen every block for non-finite values: -1 TIERED_ERANGE names tensor and index.

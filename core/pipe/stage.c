@@ -67,6 +67,7 @@ int pipe_stages_open(const struct tiered_use *filters, size_t n,
         }
         stages.concurrent =
             stages.concurrent && (stages.items[i].plugin->traits & TIERED_CONCURRENT);
+        stages.lossy = stages.lossy || (stages.items[i].plugin->traits & TIERED_LOSSY);
         stages.n++;
     }
     *ret = stages;
@@ -82,6 +83,39 @@ void pipe_stages_close(struct pipe_stages *stages)
     }
     free(stages->items);
     *stages = (struct pipe_stages){0};
+}
+
+static bool refers(const struct tiered_plugin *plugin)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_FILTER && TIERED_HAS(ops, refer) && ops->refer;
+}
+
+bool tiered_pipe_refers(const struct tiered_use *filters, size_t n_filters)
+{
+    for (size_t i = 0; i < n_filters; i++) {
+        if (refers(&filters[i].loaded->plugin)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int pipe_stages_refer(const struct pipe_stages *stages,
+                      const struct tiered_layout *layout,
+                      const struct tiered_model *reference, struct tiered_error *err)
+{
+    bool fits =
+        reference && tiered_digest_equal(&reference->layout->digest, &layout->digest);
+    for (size_t i = 0; i < stages->n; i++) {
+        const struct pipe_stage *stage = &stages->items[i];
+        if (refers(stage->plugin) &&
+            stage->ops->refer(stage->state, fits ? reference->data : NULL,
+                              fits ? reference->content.bytes : NULL, err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+    }
+    return 0;
 }
 
 int pipe_stages_bound(const struct pipe_stages *stages, size_t n, size_t raw,

@@ -19,6 +19,7 @@ struct pipe_stages {
     size_t n;
     struct pipe_stage *items;
     bool concurrent; /* every filter is */
+    bool lossy;      /* one filter is */
 };
 
 int pipe_stages_open(const struct tiered_use *filters, size_t n,
@@ -29,6 +30,19 @@ void pipe_stages_close(struct pipe_stages *stages);
 
 /** "filter 'NAME': " in front of what a filter said. Always -1. */
 int pipe_stage_failed(const struct pipe_stage *stage, struct tiered_error *err);
+
+/** Tell the filters that can use it of a model that both ends have, or of none. One of
+    another layout is none. */
+int pipe_stages_refer(const struct pipe_stages *stages,
+                      const struct tiered_layout *layout,
+                      const struct tiered_model *reference, struct tiered_error *err);
+
+/** Some filter carries state from pass to pass; as bytes, and back. */
+bool pipe_stages_have_state(const struct pipe_stages *stages);
+int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
+                     struct tiered_error *err);
+int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t size,
+                     struct tiered_error *err);
 
 /** The most bytes after the first `n` stages of a block of `raw` bytes. */
 int pipe_stages_bound(const struct pipe_stages *stages, size_t n, size_t raw,

@@ -94,6 +94,10 @@ static int check_aggregator(const struct tiered_plugin *plugin,
         return tiered_fail(err, TIERED_EINVAL,
                            "has the trait accepts_blobs but no op 'blobs'");
     }
+    if (!blobs && ops->blobs) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "has the op 'blobs' but not the trait accepts_blobs");
+    }
     if (!blobs && !ops->weigh) {
         return tiered_fail(err, TIERED_EINVAL, "lacks the op 'weigh'");
     }
@@ -101,7 +105,7 @@ static int check_aggregator(const struct tiered_plugin *plugin,
         return tiered_fail(err, TIERED_EINVAL,
                            "has one of columns_f32 and columns_f64 without the other");
     }
-    if ((unsigned)ops->needs > TIERED_NEEDS_GRAM) {
+    if ((unsigned)ops->needs > TIERED_NEEDS_CENTRED) {
         return tiered_fail(err, TIERED_EINVAL, "needs %u, which is unknown",
                            (unsigned)ops->needs);
     }

@@ -56,6 +56,8 @@ const char *tiered_trait_name(uint32_t bit)
         {TIERED_LOCAL_ONLY, "local_only"},
         {TIERED_BROKERED, "brokered"},
         {TIERED_ALLOWS_BAD_UPDATES, "allows_bad_updates"},
+        {TIERED_SCALES, "scales"},
+        {TIERED_REPLICATES, "replicates"},
     };
     for (size_t i = 0; i < TIERED_COUNT(traits); i++) {
         if (traits[i].bit == bit) {

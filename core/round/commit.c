@@ -43,6 +43,7 @@ void round_on_aggregated(struct tiered_round *r, const struct tiered_round_event
     r->record.model = event->base;
     r->record.group_examples = event->num_examples < room ? event->num_examples : room;
     r->record.num_examples += r->open_examples + r->record.group_examples;
+    r->record.local_steps += event->local_steps;
     r->no_result = false;
     round_means_get(&means, &r->record.metrics);
     commit(r);

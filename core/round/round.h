@@ -108,8 +108,9 @@ enum tiered_round_event_kind {
        aggregation up because of it, and is told to AGGREGATE again without it */
     TIERED_ON_BAD_UPDATE,
     TIERED_ON_PHASE,          /* child, path, phase, step: its message arrived */
-    TIERED_ON_AGGREGATED,     /* base: digest of the new model; num_examples: of the sum
-                                 of a group, whose updates show none; else 0 */
+    TIERED_ON_AGGREGATED,     /* base: digest of the new model; local_steps;
+                                 num_examples: of the sum of a group, whose updates
+                                 show none; else 0 */
     TIERED_ON_NOT_AGGREGATED, /* the rule has no result (no examples): the model stays.
                                  With a path also before the round is aggregated: it
                                  cannot be repeated */
@@ -145,6 +146,7 @@ struct tiered_round_event {
     struct tiered_digest base;
     uint64_t update; /* the driver's handle of a stored update; never 0 */
     uint64_t num_examples;
+    double local_steps; /* that the round stands for; 0: not known */
     struct tiered_metrics metrics;
     uint32_t phase, step; /* 1 pre, 2 post */
     enum tiered_round_timer timer;
@@ -176,7 +178,8 @@ enum tiered_round_action_kind {
                             after the round's evaluation when one is due, and metrics
                             then has its results too (they win over contributions'
                             of the same name) */
-    TIERED_DO_DELIVER, /* path, base (current model), num_examples, metrics: send up */
+    TIERED_DO_DELIVER,   /* path, base (current model), num_examples, local_steps,
+                            metrics:   send up */
     TIERED_DO_DELIVER_INITIAL, /* update, child, path: send the initial model up as it
                                   is; the update is the driver's from here on */
     TIERED_DO_DELIVER_EVALUATION, /* path, base, num_examples, metrics */
@@ -205,6 +208,7 @@ struct tiered_round_record {
     uint32_t round;                 /* rounds committed in this turn */
     struct tiered_digest model;     /* the current model */
     uint64_t num_examples;          /* of the turn so far */
+    double local_steps;             /* likewise */
     struct tiered_metrics metrics;  /* of the turn's last round, averaged by examples */
     uint32_t n_contributions;       /* of the last round */
     const struct tiered_counted *contributions;
@@ -223,6 +227,7 @@ struct tiered_round_action {
     struct tiered_digest base;
     uint64_t update;
     uint64_t num_examples;
+    double local_steps;
     struct tiered_metrics metrics;
     bool counted;
     uint32_t phase, step;

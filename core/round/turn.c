@@ -55,6 +55,7 @@ static void deliver(struct tiered_round *r)
     action->path = r->record.turn;
     action->base = r->record.model;
     action->num_examples = r->record.num_examples;
+    action->local_steps = r->record.local_steps;
     action->metrics = r->record.metrics;
 }
 
@@ -92,6 +93,7 @@ static void begin_turn(struct tiered_round *r, const struct tiered_path *path,
     r->record.turn_base = r->record.model = *base;
     r->record.round = 0;
     r->record.num_examples = 0;
+    r->record.local_steps = 0;
     r->record.finished = r->record.evaluation_due = 0;
     open_round(r);
 }

@@ -222,8 +222,11 @@ static void store(struct tiered_round *r, uint32_t child, const struct kept_upda
 {
     struct round_child *c = &r->children[child];
     if (!fits(r, u->num_examples)) {
-        not_counted(r, child, &u->path, u->update, "more than 2^53 examples");
-        mark_bad(r, child, "more than 2^53 examples");
+        char reason[80];
+        snprintf(reason, sizeof(reason), "with its %llu examples the sum is above 2^53",
+                 (unsigned long long)u->num_examples);
+        not_counted(r, child, &u->path, u->update, reason);
+        mark_bad(r, child, reason);
         return;
     }
     c->update = u->update;

@@ -291,6 +291,13 @@ int tiered_encoded_seal(struct tiered_encoded *e, bool durable,
     return encoded_finish(e, NULL, 0, durable, err);
 }
 
+void tiered_encoded_stage_bytes(struct tiered_encoded *e, size_t stage, uint64_t bytes)
+{
+    if (stage < e->head->n_pipe) {
+        e->head->pipe[stage]->bytes = bytes;
+    }
+}
+
 const Tiered__V1__Head *tiered_encoded_head(const struct tiered_encoded *e)
 {
     return e->head;

@@ -47,6 +47,9 @@ int tiered_encoded_seal(struct tiered_encoded *e, bool durable,
 int tiered_encoded_open(const char *path, struct tiered_encoded **ret,
                         struct tiered_error *err);
 
+/** Producing, before seal: how many bytes there were behind the stage-th filter. */
+void tiered_encoded_stage_bytes(struct tiered_encoded *e, size_t stage, uint64_t bytes);
+
 const Tiered__V1__Head *tiered_encoded_head(const struct tiered_encoded *e);
 struct tiered_layout *
 tiered_encoded_layout(const struct tiered_encoded *e); /* borrowed */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The keys of the topology file as tables: the loader reads a file by them, and the
- * editors' schema is printed from them. Constant.
+ * editors' schema and the tables of docs/topology.md are made from them. Constant.
  */
 #ifndef TIERED_CORE_TOPOLOGY_KEYS_H
 #define TIERED_CORE_TOPOLOGY_KEYS_H
@@ -46,6 +46,8 @@ enum key_where {
     KEY_LEAF = 4,      /* nodes without */
     KEY_BELOW = 8,     /* nodes with a parent */
     KEY_REQUIRED = 16, /* must be written; the code that reads it says so */
+    KEY_NEEDED = 32, /* nodes where it has a meaning must get it, be it from elsewhere:
+                        from defaults:, or for fan_out from tree: */
 };
 
 struct key_row {
@@ -56,10 +58,12 @@ struct key_row {
     double min, max;
     const char *const *choices; /* NULL-terminated */
     uint32_t n_now;             /* choices from here on are for a later version */
+    unsigned where;             /* bits of enum key_where */
     const struct key_row *nested;
     size_t n_nested;
-    unsigned where;
-    const char *help;
+    const char *fallback; /* what the loader fills in when the key is absent, as a user
+                             would write it; NULL: nothing */
+    const char *help;     /* what is to be typed in 'quotes' */
 };
 
 /** The file's own keys, and those of a tier. */

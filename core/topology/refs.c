@@ -162,6 +162,32 @@ static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
     return n ? refs : NULL;
 }
 
+/* Aggregators of whole models: nothing steps after them, and the tensors of a run are
+   fixed when it starts. */
+static void check_whole(struct loader *l, const char *what,
+                        const struct tiered_plugin_list *chain)
+{
+    const struct tiered_loaded *first = chain->n ? chain->items[0].loaded : NULL;
+    if (!first || !(first->plugin.traits & TIERED_ACCEPTS_BLOBS)) {
+        return;
+    }
+    tiered_diag_error(
+        l->diag, chain->items[0].mark,
+        "%s: '%s' merges models that grow, and in this version the tensors "
+        "of a run stay as they begin; 'tiered aggregate' merges them as "
+        "files",
+        what, first->plugin.name);
+    for (size_t i = 1; i < chain->n; i++) {
+        if (chain->items[i].loaded) {
+            tiered_diag_error(l->diag, chain->items[i].mark,
+                              "%s: optimizer '%s' steps along a mean, and '%s' merges "
+                              "whole models, which have none: leave the optimizer out",
+                              what, chain->items[i].loaded->plugin.name,
+                              first->plugin.name);
+        }
+    }
+}
+
 void topology_strategy_read(struct loader *l, const char *what,
                             const struct tiered_value *value,
                             struct tiered_plugin_list *ret)
@@ -171,6 +197,7 @@ void topology_strategy_read(struct loader *l, const char *what,
         tiered_diag_error(l->diag, value->mark,
                           "%s: aggregate needs an aggregator, such as [fedavg]", what);
     }
+    check_whole(l, what, ret);
 }
 
 /* The first filter before `i` that does not keep the values where they are. */

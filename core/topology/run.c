@@ -40,7 +40,7 @@ static void read_stop(struct loader *l, const struct top_keys *keys,
     ret->sign = at_least ? 1 : -1;
 }
 
-/* Blobs may go only to aggregators that declare it. */
+/* Blobs and trees may go only to aggregators that declare it: they have no mean. */
 static void check_blobs(struct loader *l, const struct tiered_layout *layout,
                         struct tiered_mark mark)
 {
@@ -51,11 +51,21 @@ static void check_blobs(struct loader *l, const struct tiered_layout *layout,
         blob =
             dtype == TIERED_U8 || dtype == TIERED_BOOL ? &layout->m.tensors[i] : NULL;
     }
-    for (size_t i = 0; blob && i + 1 < t->n_tiers; i++) {
+    bool forest = tiered_layout_is_forest(layout);
+    for (size_t i = 0; (blob || forest) && i + 1 < t->n_tiers; i++) {
         const struct tiered_plugin_list *chain = &t->tiers[i].tier.settings.aggregate;
         const struct tiered_loaded *aggregator =
             chain->n ? chain->items[0].loaded : NULL;
-        if (aggregator && !(aggregator->plugin.traits & TIERED_ACCEPTS_BLOBS)) {
+        if (!aggregator || (aggregator->plugin.traits & TIERED_ACCEPTS_BLOBS)) {
+            continue;
+        }
+        if (forest) {
+            tiered_diag_error(l->diag, mark,
+                              "run.model: the tensors are the trees of a forest "
+                              "(t0.left …), which '%s' of tier '%s' cannot average; "
+                              "tree-bagging unites them",
+                              aggregator->plugin.name, t->tiers[i].tier.name);
+        } else {
             tiered_diag_error(
                 l->diag, mark,
                 "run.model: tensor '%.80s' is an opaque %s, which '%s' of "

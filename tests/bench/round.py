@@ -13,9 +13,8 @@ import statistics
 import subprocess
 import sys
 
+from flower import PYTHON, install
 from tree import BUILD, ROOT, Bench
-
-VENV = os.path.join(BUILD, "flower-venv")
 
 TOPOLOGY = """
 tiered: 1
@@ -48,12 +47,11 @@ def flower(_, clients, parameters, rounds):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = "127.0.0.1:%d" % s.getsockname()[1]
-    python = os.path.join(VENV, "bin", "python")
     script = os.path.join(ROOT, "tests", "bench", "flower_round.py")
     quiet = {"stderr": subprocess.DEVNULL}
-    server = subprocess.Popen([python, script, "server", address, str(clients), str(parameters), str(rounds)],
+    server = subprocess.Popen([PYTHON, script, "server", address, str(clients), str(parameters), str(rounds)],
                               stdout=subprocess.PIPE, text=True, **quiet)
-    edges = [subprocess.Popen([python, script, "client", address], stdout=subprocess.DEVNULL, **quiet)
+    edges = [subprocess.Popen([PYTHON, script, "client", address], stdout=subprocess.DEVNULL, **quiet)
              for _ in range(clients)]
     lines = server.stdout.read().split("\n")
     server.wait()
@@ -63,13 +61,6 @@ def flower(_, clients, parameters, rounds):
     seconds = [float(line) for line in lines if line and not line.startswith("peak")]
     peak = [float(line.split()[1]) for line in lines if line.startswith("peak")]
     return seconds, peak[0] if peak else 0.0
-
-
-def install_flower():
-    if not os.path.exists(os.path.join(VENV, "bin", "flwr")):
-        print("installing flwr into %s" % VENV, file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([os.path.join(VENV, "bin", "pip"), "install", "-q", "flwr", "numpy"], check=True)
 
 
 def main():
@@ -87,7 +78,7 @@ def main():
             "unix, memory: 64MiB": lambda *a: tiered(*a, "64MiB", grpc=False),
             "grpc, memory: 64MiB": lambda *a: tiered(*a, "64MiB", grpc=True)}
     if not args.no_flower:
-        install_flower()
+        install()
         ways["flower"] = flower
     for parameters in map(int, args.parameters.split(",")):
         seconds = {name: [] for name in ways}

@@ -50,7 +50,7 @@ def read(path):
 def near(path, name, tolerance, want):
     got = read(path)[0][name]
     same = len(got) == len(want) and all(
-        (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance
+        a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance
         for a, b in zip(got, want))
     if not same:
         sys.exit("%s: %s is %s, not %s" % (path, name, list(got), want))

@@ -4,6 +4,7 @@ somewhere, every key, option, flag, table and event stands in it, and its plugin
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -93,8 +94,7 @@ def check_links():
 
 
 def check_keys():
-    """Every key of the loader's tables begins a row of the page; of small sections, it
-    stands in the section's row."""
+    """Every key of the loader's tables begins a row of the page."""
     page = read("docs", "topology.md")
     source, n = read("core", "topology", "rows.c"), 0
     for table, rows in re.findall(r"key_row (\w+)\[\] = \{(.*?)^\};", source, re.S | re.M):
@@ -102,8 +102,8 @@ def check_keys():
         owner = {"stop": "stop_when"}.get(section and section.group(1), section and section.group(1))
         for key in re.findall(r'\{"(\w+)", KEY_', rows):
             n += 1
-            row = r"^\| `%s` \|.*`%s`" % (owner, key) if owner else r"^\| `%s` \|" % key
-            if not re.search(row, page, re.M):
+            row = "| `%s%s` |" % (owner + "." if owner else "", key)
+            if "\n" + row not in page:
                 complain("docs/topology.md does not have the key '%s' of %s", key, table)
     return n
 
@@ -120,15 +120,44 @@ def option_rows(options, prefix=""):
 
 
 def section_of(page, plugin):
-    """From the plugin's name to the next heading or bold name after its table."""
-    at = page.find("**[`%s`]" % plugin)
-    if at < 0:
-        return None
-    table = page.find("\n| ", at)
-    other = page.find("No options.", at)
-    if other >= 0 and (table < 0 or other < table):
-        return page[at:other]
-    return page[at:page.find("\n\n", table)]
+    """From the plugin's name to the next one, and tables of options that it shares."""
+    own = re.search(r"^\*\*\[`%s`\].*?(?=^\*\*\[|^Shared options of |^<!-- end)" % plugin, page,
+                    re.S | re.M)
+    shared = re.findall(r"^Shared options of [^\n]*`%s`[^\n]*\n\n.*?\n\n" % plugin, page,
+                        re.S | re.M)
+    return own and own.group() + "".join(shared)
+
+
+def tables(source):
+    """What docs/tables.py thinks of the page under a source tree, and whether it is current."""
+    build = os.path.dirname(os.path.abspath(BIN))
+    out = run(sys.executable, "-B", os.path.join(source, "docs", "tables.py"), "--check", build)
+    return out.returncode == 0, out.stdout + out.stderr
+
+
+def check_tables():
+    """The tables of docs/topology.md are what ./dev docs makes, and it sees when not."""
+    current, text = tables(SOURCE)
+    if not current:
+        complain("%s", text)
+        return 1
+    page = read("docs", "topology.md")
+    stale = [page.replace("| `memory` | `512MiB` |", "| `memory` | `256MiB` |"),
+             re.sub(r"^\| `hidden` .*\n", "", page, flags=re.M),
+             page.replace("**[`median`]", "**[`medial`]")]
+    misplaced = {page.replace("docs: filters -->", "docs: fillers -->"): "no table 'fillers'",
+                 page.replace("docs: filters -->", "nobody: filters -->"): "no place for: filters"}
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(os.path.join(SOURCE, "plugins"), os.path.join(folder, "plugins"))
+        os.mkdir(os.path.join(folder, "docs"))
+        shutil.copy(os.path.join(SOURCE, "docs", "tables.py"), os.path.join(folder, "docs"))
+        for other, words in {**{s: "run ./dev docs" for s in stale}, **misplaced}.items():
+            with open(os.path.join(folder, "docs", "topology.md"), "w", encoding="utf-8") as f:
+                f.write(other)
+            current, text = tables(folder)
+            if other == page or current or words not in text:
+                complain("docs/tables.py --check does not say '%s', but '%s'", words, text)
+    return 1 + len(stale) + len(misplaced)
 
 
 def check_options():
@@ -226,8 +255,8 @@ def check_plugin():
     return 1
 
 
-for check in (check_topologies, check_links, check_keys, check_options, check_flags,
-              check_record, check_plugin):
+for check in (check_topologies, check_links, check_tables, check_keys, check_options,
+              check_flags, check_record, check_plugin):
     before = len(problems)
     n_checked = check()
     if not n_checked:

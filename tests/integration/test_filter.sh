@@ -67,6 +67,47 @@ expect 0 "$tiered" filter --pipe zstd z -o o
 grep -q '^bytes in           4000000$' out || fail "text: $(cat out)"
 grep -q '^largest error      0$' out || fail "text: $(cat out)"
 
+# pipes of several filters: bytes after each, and errors as large as they may be
+python3 -c 'import sys; sys.path.insert(0, sys.argv[1]); import st
+from array import array
+import random
+random.seed(1)
+x = array("f", [random.gauss(0, 0.001) for _ in range(100000)])
+st.write("u", {"w": ["F32", [100000], x.tobytes()]}, {})' "$source/tests/integration"
+# pipe PIPE MOST_WIRE MOST_ERROR: what it may cost
+pipe()
+{
+    expect 0 "$tiered" filter --pipe "$1" u -o o --json
+    python3 - "$@" <<'PY' || fail "$1: $(cat out)"
+import json, sys
+r = json.load(open("out"))
+names = [f.split(":")[0].strip() for f in sys.argv[1].split("|")]
+assert [f["name"] for f in r["filters"]] == names, r
+assert r["filters"][-1]["bytes"] <= r["bytes_on_the_wire"] <= int(sys.argv[2]), r
+assert r["largest_error"] <= float(sys.argv[3]) and r["mean_square_error"] <= r["largest_error"] ** 2, r
+assert r["bytes_in"] == 400000 and (r["largest_error"] > 0) == (float(sys.argv[3]) > 0), r
+PY
+}
+pipe 'shuffle | zstd' 350000 0
+pipe 'shuffle|lzma:preset=1' 350000 0
+pipe 'fp16' 200200 2e-6
+pipe 'bf16 | shuffle | zstd' 150000 1.6e-5
+pipe 'int8:per=channel' 100200 1.9e-5
+pipe 'qsgd' 101200 2e-4
+pipe 'qsgd:levels=7,norm=linf | zstd' 51200 8e-4
+pipe 'qsgd:levels=1,packing=elias' 10000 0.03
+pipe 'top-k:ratio=0.01' 6000 0.003
+expect 0 "$tiered" filter --pipe 'fp16 | zstd' u -o o
+grep -q '^after fp16         200000 (50.0%)$' out || fail "text: $(cat out)"
+expect 1 "$tiered" filter --pipe 'zstd | fp16' u -o o
+said "filter 'fp16': works on values, but the filter before it made bytes of them: put it first"
+expect 1 "$tiered" filter --pipe 'fp16' a -o o
+said "tensor 'w' has nan at index 2"
+expect 1 "$tiered" filter --pipe 'qsgd:levels=0' u -o o
+said "levels"
+expect 1 "$tiered" filter --pipe 'top-k:ratio=0' u -o o
+said "ratio"
+
 # refusals leave OUT alone
 echo before >o
 expect 1 "$tiered" filter --pipe 'zstd:level=23' a -o o

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 
-from up import BIN, living_pid, leftovers, main, read_safetensors, tree, up
+from up import BIN, TEST_PLUGINS, living_pid, leftovers, main, read_safetensors, tree, up
 
 BAD_EDGE = "nodes: {edge-1-0: {trainer: {test-trainer: {parameters: 100, behaviour: %s}}}}"
 
@@ -76,6 +76,59 @@ def killed_agents_come_back_and_the_model_is_the_same(place):
         assert [(d["name"], d["reason"]) for d in died] == [(victim, "killed by signal 9 (Killed)")]
         assert "agent '%s'" % victim in run.stderr and "killed by signal 9" in run.stderr
         assert run.model_digest() == want, "killing %s at %s changed the model" % (victim, path)
+
+
+def downlinks_that_lose_or_refer(place):
+    """What a fog was given with a loss it stores, and finds again when it comes back; and what
+    is sent as a difference is the same model."""
+    def downlink(filters):
+        text = tree("parameters: 3000, delay_ms: 30", rounds=4)
+        return place.topology(text.replace("downlink: [zstd]", "downlink: [%s]" % filters))
+    os.symlink(os.path.join(TEST_PLUGINS, "test-lossy.so"),
+               os.path.join(place.plugins, "test-lossy.so"))
+    plain = up(place, downlink("")).model_digest()
+    for filters, same in ("delta, zstd", True), ("test-lossy, zstd", False):
+        want = up(place, downlink(filters))
+        assert want.code == 0, want.stderr
+        assert (want.model_digest() == plain) == same
+        for victim, path in ("fog-1", "2.1"), ("cloud-0", "2"), ("edge-0-1", "3.1"):
+            killed = []
+            run = up(place, downlink(filters), on_event=killer(place, victim, path, killed))
+            assert killed and run.code == 0, run.stderr
+            assert run.model_digest() == want.model_digest(), (filters, victim)
+
+
+def optimizers_and_their_schedules_go_on_after_a_kill(place):
+    chain = """
+      - fedavg
+      - fedavgm: {momentum: 0.9, warmup: 2}
+      - fedadagrad: {beta1: 0.5, schedule: {step: {every: 2, factor: 0.5}}}
+      - fedyogi: {schedule: {cosine: {rounds: 5}}}"""
+    wanted = []
+    for cosine in 5, 4:
+        text = tree("parameters: 3000, delay_ms: 30", rounds=5)
+        text = text.replace(" [fedavg, {fedadam: {lr: 0.01}}]", chain.replace("rounds: 5", "rounds: %d" % cosine))
+        topology = place.topology(text)
+        wanted.append(up(place, topology).model_digest())
+        for path in ("1", "3") if cosine == 5 else ():
+            killed = []
+            run = up(place, topology, on_event=killer(place, "cloud-0", path, killed))
+            assert killed and run.code == 0, run.stderr
+            assert run.model_digest() == wanted[0], "a kill after round %s changed the model" % path
+    assert wanted[0] != wanted[1], "the schedule changes nothing"
+
+
+def rounds_without_a_result_leave_model_and_state(place):
+    """Here no step fits f32. A commit, and a restart from it, without any step before."""
+    text = tree("parameters: 100, delay_ms: 30", rounds=3)
+    topology = place.topology(text.replace("{fedadam: {lr: 0.01}}", "{fedavgm: {lr: 1.0e+300}}"))
+    killed = []
+    run = up(place, topology, on_event=killer(place, "cloud-0", "1", killed))
+    assert killed and run.code == 0, run.stderr
+    assert [e["contributions"] for e in run.of("round_committed", tier="cloud")] == [0, 0, 0]
+    assert "tensor 'w' would be infinite at index 0" in run.logs()
+    initial = os.path.join(run.events[0]["dir"], "initial.safetensors")
+    assert read_safetensors(run.end["model"])[1] == read_safetensors(initial)[1]
 
 
 def updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn(place):
@@ -150,6 +203,9 @@ def excluded_updates_keep_their_place_in_the_count(place):
     run = up(place, place.topology(topology))
     assert run.code == 0, run.stderr
     assert "excluded" in run.logs()
+    for event in run.of("round_committed", tier="fog"):  # its examples weigh nothing either
+        examples = 10 if event["node"] == "fog-1" else 20
+        assert (event["contributions"], event["num_examples"]) == (2, examples), event
     tensors = read_safetensors(run.end["model"])[1]
     assert b"\x00\x00\xc0\x7f" not in tensors["w"], "a NaN got into the model"
 
@@ -292,6 +348,9 @@ main([
     the_same_seed_gives_the_same_bits_and_another_one_others,
     many_nodes_in_one_agent_give_the_same_bits,
     killed_agents_come_back_and_the_model_is_the_same,
+    downlinks_that_lose_or_refer,
+    optimizers_and_their_schedules_go_on_after_a_kill,
+    rounds_without_a_result_leave_model_and_state,
     updates_that_wait_for_a_killed_parent_are_those_of_its_next_turn,
     an_orchestrator_that_was_away_is_told_everything,
     a_bad_update_is_refused_by_name_and_the_round_goes_on,

@@ -5,6 +5,7 @@
 set -u
 source=${TIERED_SOURCE:-$PWD}
 tiered=${TIERED_BIN:-$source/build/bin}/tiered
+st="python3 $source/tests/integration/st.py"
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
@@ -152,6 +153,15 @@ expect 1 "$tiered" validate --set run.model=none.safetensors ../good.yaml
 grep -q "run.model: .*none.safetensors" err || fail "no model: $(cat err)"
 expect 1 "$tiered" validate --set run.model=blob.safetensors ../good.yaml
 grep -q "tensor 't' is an opaque U8, which 'fedavg'" err || fail "blobs: $(cat err)"
+
+# Trees have no mean, and a run in a tree keeps the tensors that it begins with.
+$st write forest.safetensors '{"t0.left": ["I32", [1], [-1]], "t0.right": ["I32", [1], [-1]], "t0.feature": ["I32", [1], [-2]], "t0.threshold": ["F64", [1], [-2]], "t0.value": ["F64", [1, 1], [3]]}'
+mv forest.safetensors ..
+expect 1 "$tiered" validate --set run.model=forest.safetensors ../good.yaml
+grep -q "trees of a forest .*, which 'fedavg' of tier" err || fail "a forest: $(cat err)"
+expect 1 "$tiered" validate --set 'tiers.cloud.aggregate=[tree-bagging, fedadam]' ../good.yaml
+grep -q "tier 'cloud': 'tree-bagging' merges models that grow.*'tiered aggregate'" err || fail "whole models: $(cat err)"
+grep -q "optimizer 'fedadam' steps along a mean, and 'tree-bagging'" err || fail "an optimizer: $(cat err)"
 
 [ "$failures" = 0 ] || exit 1
 echo "all good"

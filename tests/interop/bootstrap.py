@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment with gRPC for Python, and stubs from tiered.proto: made when missing."""
+"""Environments with the packages that the tests here need, made when missing: with gRPC for
+Python, and stubs from tiered.proto; and with what results are compared with."""
+import fcntl
 import os
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-REQUIREMENTS = os.path.join(HERE, "requirements.txt")
-PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c"
+# folder in the build's, list of packages, what is imported from them
+GRPC = ("interop-venv", "requirements.txt", "grpc, grpc_tools, google.protobuf, numpy, crc32c")
+ORACLES = ("oracles-venv", "requirements-oracles.txt",  # flwr has a gRPC of its own
+           "numpy, scipy, flwr, geom_median.numpy, safetensors, sklearn, xgboost")
 
 
 def run(what, *command):
@@ -15,19 +19,27 @@ def run(what, *command):
         sys.exit("cannot %s:\n%s" % (what, out.stdout))
 
 
-def enter(build):
+def lacks(python, packages):
+    return not os.path.exists(python) or subprocess.run(
+        [python, "-c", "import " + packages], stderr=subprocess.DEVNULL).returncode
+
+
+def enter(build, environment=GRPC):
     """Go on in the environment's interpreter."""
-    folder = os.path.join(build, "interop-venv")
+    name, requirements, packages = environment
+    folder = os.path.join(build, name)
     if os.path.realpath(sys.prefix) == os.path.realpath(folder):
         return
     python = os.path.join(folder, "bin", "python3")
-    if subprocess.run([python, "-c", "import " + PACKAGES], stderr=subprocess.DEVNULL
-                      ).returncode if os.path.exists(python) else True:
-        run("make %s (Debian: apt-get install python3-venv)" % folder,
-            sys.executable, "-m", "venv", folder)
-        run("install gRPC for Python, which needs the package index or a mirror of it",
-            python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "-r", REQUIREMENTS)
+    os.makedirs(build, exist_ok=True)
+    with open(folder + ".lock", "w") as lock:  # tests at the same time want the same one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if lacks(python, packages):
+            run("make %s (Debian: apt-get install python3-venv)" % folder,
+                sys.executable, "-m", "venv", folder)
+            run("install the packages of %s, which needs the package index or a mirror of it"
+                % requirements, python, "-m", "pip", "install", "--quiet",
+                "--disable-pip-version-check", "-r", os.path.join(HERE, requirements))
     os.execv(python, [python, *sys.argv])
 
 

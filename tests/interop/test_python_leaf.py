@@ -307,10 +307,61 @@ def what_goes_wrong_in_the_leaf_is_told_and_costs_its_contribution(place):
     assert "'edge-1' failed: no light in the barn" in run.logs(), run.logs()
 
 
+BEYOND = (1 << 53) + 1
+LIES = (  # fields of the head, layout of 100 values or None, why it is refused
+    ({"num_examples": BEYOND}, None, "num_examples is %d; it must be an integer in 0..2^53" % BEYOND),
+    ({"num_examples": 2**64 - 1}, None, "num_examples is %d; it must be an integer in 0..2^53" % (2**64 - 1)),
+    ({"local_steps": float("nan")}, None, "local_steps is nan; it must be a number in 0..2^53"),
+    ({"local_steps": -1.0}, None, "local_steps is -1; it must be a number in 0..2^53"),
+    ({"local_steps": 1e300}, None, "local_steps is 1e+300; it must be a number in 0..2^53"),
+    ({}, [("w", 1, 0, (50,))], "tensor 'w' is F64 [50], expected F32 [100]"),
+    ({}, [("w", 0, 0, (10, 10))], "tensor 'w' is F32 [10, 10], expected F32 [100]"),
+    ({}, [("v", 0, 0, (100,))], "tensor 'v' stands where 'w' is expected"),
+    ({}, [("w", 0, 1, (100,))], "tensor 'w' has the role 'buffer', expected 'parameter'"),
+    ({}, [("w", 0, 0, (99,)), ("x", 0, 0, ())], "tensor 'w' is F32 [99], expected F32 [100]"),
+    ({}, [("w", 0, 0, (100,)), ("x", 0, 0, (0,))], "tensor 'x' is not expected"),
+    ({}, [("w", 77, 0, (100,))], "tensor 'w': unknown dtype 77"),
+)
+
+
+class Liar(Leaf):
+    """Every lie once, then the truth."""
+    told = 0
+
+    def train(self, digest):
+        update = super().train(digest)
+        if self.told == len(LIES):
+            return update
+        fields, layout, _ = LIES[self.told]
+        self.told += 1
+        for name, value in fields.items():
+            setattr(update.head, name, value)
+        if layout:
+            del update.head.tensors[:]
+            for name, dtype, role, shape in layout:
+                update.head.tensors.add(name=name, dtype=dtype, role=role, shape=shape)
+        return update
+
+
+def every_lie_is_refused_by_name_and_costs_one_contribution(place):
+    quorum = "rounds: {quorum: 50%}"
+    run, leaf = run_with(place, ONES % (len(LIES) + 4, quorum, 100, 300), "edge-1",
+                         lambda invitation: Liar(PB, RPC, invitation, Ones(100, 10)))
+    reasons = [reason for _, counted, reason in leaf.settled if not counted]
+    for _, _, reason in LIES:
+        assert reason in reasons, (reason, reasons)
+        assert "refused an update: " + reason in run.logs()
+    rounds = run.of("round_committed", tier="cloud")
+    counts = [e["contributions"] for e in rounds]
+    assert counts.count(1) >= len(LIES) and counts[-1] == 2, counts
+    assert all(e["num_examples"] == 10 * e["contributions"] for e in rounds), rounds
+
+
 main([
     the_checksum_is_castagnolis,
     models_are_cut_into_blocks_as_agents_cut_them,
     a_python_leaf_trains_among_others,
     cut_and_damaged_streams_cost_no_round,
     what_goes_wrong_in_the_leaf_is_told_and_costs_its_contribution,
+    every_lie_is_refused_by_name_and_costs_one_contribution,
 ])

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A filter that copies and says that it is lossy. */
+/* A filter that loses the last bits of each f32. */
 #include <string.h>
 
 #include "tiered/filter.h"
@@ -27,16 +27,19 @@ static size_t bound(void *state, size_t in_size)
     return in_size;
 }
 
-static int copy(void *state, const struct tiered_block *block, const void *in,
+static int lose(void *state, const struct tiered_block *block, const void *in,
                 size_t in_size, void *out, size_t capacity, size_t *ret_size,
                 struct tiered_error *err)
 {
     (void)state;
-    (void)block;
+    uint8_t *bytes = out;
     if (in_size > capacity) {
         return tiered_fail(err, TIERED_ENOMEM, "no room");
     }
     memcpy(out, in, in_size);
+    for (size_t i = 0; block->dtype == TIERED_F32 && i + 4 <= in_size; i += 4) {
+        bytes[i] = 0;
+    }
     *ret_size = in_size;
     return 0;
 }
@@ -45,8 +48,8 @@ static const struct tiered_filter_ops ops = {.size = sizeof(ops),
                                              .init = init,
                                              .destroy = destroy,
                                              .bound = bound,
-                                             .forward = copy,
-                                             .inverse = copy};
+                                             .forward = lose,
+                                             .inverse = lose};
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "test-lossy", .version = "1.0",
                      .summary = "a test", .traits = TIERED_LOSSY,

@@ -200,12 +200,12 @@ static inline void on_received(void *user, uint32_t child, struct tiered_push *p
     }
 }
 
-static inline int on_model(void *user, const struct tiered_digest *digest,
+static inline int on_model(void *user, const struct tiered_wanted *wanted,
                            struct tiered_encoded **ret)
 {
     struct fixture *f = user;
     f->n_models++;
-    if (f->serve == UNKNOWN || !tiered_digest_equal(digest, &f->model_digest)) {
+    if (f->serve == UNKNOWN || !tiered_digest_equal(&wanted->model, &f->model_digest)) {
         return -1;
     }
     if (f->serve == MAKING) {

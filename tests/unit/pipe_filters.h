@@ -187,6 +187,54 @@ static const struct tiered_filter_ops twice_ops = {
     .inverse = twice_inverse,
 };
 
+/* turns: xors with the number of the pass, which it remembers. */
+static int turns_header(void *state, void *out, size_t capacity, size_t *ret_size,
+                        struct tiered_error *err)
+{
+    struct calls *c = state;
+    c->key = (uint8_t)(c->ends + 1);
+    return mask_header(state, out, capacity, ret_size, err);
+}
+
+static int turns_save(void *state, void *out, size_t capacity, size_t *ret_size,
+                      struct tiered_error *err)
+{
+    const struct calls *c = state;
+    (void)err;
+    *ret_size = sizeof(c->ends);
+    if (capacity >= sizeof(c->ends)) {
+        memcpy(out, &c->ends, sizeof(c->ends));
+    }
+    return 0;
+}
+
+static int turns_load(void *state, uint32_t version, const void *in, size_t size,
+                      struct tiered_error *err)
+{
+    struct calls *c = state;
+    if (version != 3 || size != sizeof(c->ends)) {
+        return tiered_fail(err, TIERED_ECORRUPT, "not a number of passes");
+    }
+    memcpy(&c->ends, in, size);
+    return 0;
+}
+
+static const struct tiered_filter_ops turns_ops = {
+    .size = sizeof(turns_ops),
+    .init = t_init,
+    .destroy = t_destroy,
+    .begin = t_begin,
+    .header = turns_header,
+    .bound = same_bound,
+    .forward = mask_forward,
+    .end = t_end,
+    .inverse_begin = mask_inverse_begin,
+    .inverse = mask_forward,
+    .saved = {.version = 3, .save = turns_save, .load = turns_load},
+};
+
+static struct tiered_loaded turns_loaded = {
+    .plugin = {.kind = TIERED_FILTER, .name = "turns", .ops = &turns_ops}};
 static struct tiered_loaded mask_loaded = {
     .plugin = {.kind = TIERED_FILTER, .name = "mask", .ops = &mask_ops}};
 static struct tiered_loaded twice_loaded = {
@@ -195,6 +243,7 @@ static struct tiered_loaded group_loaded = {
     .plugin = {.kind = TIERED_GROUP, .name = "secure-sum", .ops = &mask_ops}};
 
 #define MASK  ((struct tiered_use){&mask_loaded, NULL})
+#define TURNS ((struct tiered_use){&turns_loaded, NULL})
 #define TWICE ((struct tiered_use){&twice_loaded, "{}"})
 
 #endif

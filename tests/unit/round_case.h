@@ -126,6 +126,9 @@ static void case_put_action(const struct tiered_round_action *a)
         break;
     case TIERED_DO_DELIVER:
         case_put("DELIVER %s %c n=%llu", path, base, n);
+        if (a->local_steps > 0) {
+            case_put(" steps=%g", a->local_steps);
+        }
         case_put_metrics(&a->metrics);
         break;
     case TIERED_DO_DELIVER_INITIAL:

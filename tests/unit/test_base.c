@@ -118,6 +118,34 @@ static void test_crc32c(void **state)
         tiered_crc32c(0, bytes, sizeof(bytes)));
 }
 
+/* Lengths around those at which stretches are read side by side, and a large block. */
+static void test_crc32c_of_much(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {767,   768,   775,   1536,        2303,      24575,
+                                     24576, 24577, 25343, 49152 + 768, (1u << 20)};
+    size_t most = (1u << 20) + 8;
+    uint8_t *bytes = malloc(most);
+    assert_non_null(bytes);
+    uint32_t x = 1;
+    for (size_t i = 0; i < most; i++) {
+        x = x * 1664525 + 1013904223;
+        bytes[i] = (uint8_t)(x >> 24);
+    }
+    for (size_t i = 0; i < TIERED_COUNT(lengths); i++) {
+        for (size_t start = 0; start < 8; start++) {
+            uint32_t whole = tiered_crc32c(7, bytes + start, lengths[i]);
+            assert_int_equal(whole,
+                             tiered_crc32c_portable(7, bytes + start, lengths[i]));
+            size_t first = lengths[i] / 3 + start;
+            uint32_t crc = tiered_crc32c(7, bytes + start, first);
+            assert_int_equal(
+                tiered_crc32c(crc, bytes + start + first, lengths[i] - first), whole);
+        }
+    }
+    free(bytes);
+}
+
 /* Worked out with Python's hmac module: key 07 00 … 00, "shuffle\0edge-0\0" "3.2\0". */
 static void test_seed(void **state)
 {
@@ -536,6 +564,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_crc32c_of_much),
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_secret),
         cmocka_unit_test(test_bytes),

@@ -244,7 +244,7 @@ static void pull_begin(struct fixture *f, struct pulling *t)
     *t = (struct pulling){.f = f, .e = make(6, 0)};
     tiered_digest_of("model", 5, &t->model);
     child_start(f, &t->a, "a");
-    tiered_uplink_pull(t->a.uplink, &t->model);
+    tiered_uplink_pull(t->a.uplink, &t->model, NULL);
 }
 
 /* The next stream begins at `first`, and what follows is all that is missing. */

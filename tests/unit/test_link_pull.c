@@ -16,8 +16,8 @@ static void a_model_at_hand(void **state)
     struct child a;
     publish(f, make(6, 0), SERVED);
     child_start(f, &a, "a");
-    tiered_uplink_pull(a.uplink, &f->model_digest);
-    tiered_uplink_pull(a.uplink, &f->model_digest); /* the order repeated */
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL); /* the order repeated */
     WAIT(f, a.n_pulled == 1);
     assert_string_equal(a.reason, "");
     assert_true(tiered_digest_equal(&a.pulled_digest, &f->model_digest));
@@ -35,16 +35,16 @@ static void a_model_in_the_making(void **state)
     child_start(f, &a, "a");
     child_start(f, &b, "b");
     WAIT(f, a.n_connected && b.n_connected);
-    tiered_uplink_pull(a.uplink, &f->model_digest);
-    tiered_uplink_pull(b.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
+    tiered_uplink_pull(b.uplink, &f->model_digest, NULL);
     WAIT(f, f->n_models >= 2);
     struct tiered_digest other;
     tiered_digest_of("other", 5, &other);
-    tiered_downlink_model(f->downlink, &other, f->model, "");
+    tiered_downlink_model(f->downlink, &other, NULL);
     assert_int_equal(child_got(&a), 0);
     f->serve = SERVED;
-    tiered_downlink_model(f->downlink, &f->model_digest, f->model, "");
-    tiered_downlink_model(f->downlink, &f->model_digest, f->model, ""); /* no more */
+    tiered_downlink_model(f->downlink, &f->model_digest, NULL);
+    tiered_downlink_model(f->downlink, &f->model_digest, NULL); /* no more */
     WAIT(f, a.n_pulled == 1 && b.n_pulled == 1);
     assert_true(same(a.pulled, f->model));
     assert_true(same(b.pulled, f->model));
@@ -59,9 +59,9 @@ static void a_model_that_cannot_be_made(void **state)
     publish(f, make(6, 0), MAKING);
     child_start(f, &a, "a");
     WAIT(f, a.n_connected);
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, f->n_models == 1);
-    tiered_downlink_model(f->downlink, &f->model_digest, NULL, "the disk is full");
+    tiered_downlink_model(f->downlink, &f->model_digest, "the disk is full");
     WAIT(f, a.n_pulled == 1);
     assert_null(a.pulled);
     assert_string_equal(a.reason, "the disk is full");
@@ -74,12 +74,12 @@ static void a_model_nobody_has(void **state)
     struct child a;
     publish(f, make(6, 0), UNKNOWN);
     child_start(f, &a, "a");
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, a.n_pulled == 1);
     assert_null(a.pulled);
     assert_string_equal(a.reason, "no such model here");
     f->serve = SERVED; /* a refusal is the end of that pull, not of pulls */
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, a.n_pulled == 2);
     assert_true(same(a.pulled, f->model));
     child_stop(&a);
@@ -93,8 +93,8 @@ static void another_model_replaces_the_pull(void **state)
     publish(f, make(6, 0), SERVED);
     tiered_digest_of("other", 5, &other);
     child_start(f, &a, "a");
-    tiered_uplink_pull(a.uplink, &other);
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &other, NULL);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, a.n_pulled == 1);
     assert_true(same(a.pulled, f->model));
     child_stop(&a);
@@ -106,7 +106,7 @@ static void a_model_without_blocks(void **state)
     struct child a;
     publish(f, make(0, 0), SERVED);
     child_start(f, &a, "a");
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, a.n_pulled == 1);
     assert_true(same(a.pulled, f->model));
     child_stop(&a);
@@ -232,7 +232,7 @@ static void pulls_end_with_the_session(void **state)
     peer_close(&session);
     WAIT(f, second.closed);
     peer_close(&second);
-    tiered_downlink_model(f->downlink, &f->model_digest, f->model, "");
+    tiered_downlink_model(f->downlink, &f->model_digest, NULL);
     good_child_works(f);
 }
 
@@ -243,7 +243,7 @@ static void destroyed_while_serving(void **state)
     struct child a;
     publish(f, make_sized(40, 1u << 20, 0, NULL), SERVED);
     child_start(f, &a, "a");
-    tiered_uplink_pull(a.uplink, &f->model_digest);
+    tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
     WAIT(f, child_got(&a) >= 5u << 20);
     assert_int_equal(a.n_pulled, 0);
     parent_stop(f);
@@ -267,7 +267,7 @@ static void large_models(void **state)
         snprintf(path, sizeof(path), "%s/model", folder);
         publish(f, make_through(filters[i], 40, 1u << 20, 0, path), SERVED);
         child_start(f, &a, "a");
-        tiered_uplink_pull(a.uplink, &f->model_digest);
+        tiered_uplink_pull(a.uplink, &f->model_digest, NULL);
         WAIT(f, a.n_pulled == 1);
         assert_int_equal(tiered_encoded_in_memory(a.pulled), filters[i] == NULL);
         assert_true(same(a.pulled, f->model));

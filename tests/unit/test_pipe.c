@@ -9,7 +9,7 @@
 
 static struct tiered_plugins *plugins;
 static struct tiered_hosting hosting;
-static struct tiered_use zstd;
+static struct tiered_use zstd, delta_filter;
 
 static int set_up(void **state)
 {
@@ -18,7 +18,9 @@ static int set_up(void **state)
     tiered_hosting_init(&hosting, 7, "test", "edge", "edge-1", "3");
     plugins = tiered_plugins_create(NULL, &err);
     if (!plugins ||
-        tiered_plugins_get(plugins, "zstd", TIERED_FILTER, &zstd.loaded, &err) < 0) {
+        tiered_plugins_get(plugins, "zstd", TIERED_FILTER, &zstd.loaded, &err) < 0 ||
+        tiered_plugins_get(plugins, "delta", TIERED_FILTER, &delta_filter.loaded,
+                           &err) < 0) {
         print_error("%s\n", err.text);
         return -1;
     }
@@ -46,6 +48,17 @@ static struct tiered_layout *adversarial_layout(void)
     tiered_layout_add(b, "steps", TIERED_I64, TIERED_BUFFER, 1, n, &err);
     tiered_layout_add(b, "trees", TIERED_U8, TIERED_BUFFER, 1, blob, &err);
     tiered_layout_add(b, "wide", TIERED_F64, TIERED_PARAMETER, 1, n, &err);
+    struct tiered_layout *layout = tiered_layout_seal(b, &err);
+    assert_non_null(layout);
+    return layout;
+}
+
+static struct tiered_layout *floats(uint64_t n)
+{
+    struct tiered_error err;
+    struct tiered_layout_builder *b = tiered_layout_build();
+    assert_int_equal(
+        tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, &n, &err), 0);
     struct tiered_layout *layout = tiered_layout_seal(b, &err);
     assert_non_null(layout);
     return layout;
@@ -303,6 +316,39 @@ static void test_scan_and_calls(void **state)
     mask_loaded.plugin.traits = 0;
 }
 
+/* What went into the filters and came out of each, in the pass that writes alone. */
+static void test_counts(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = floats(300);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
+    const struct tiered_use chain[] = {TWICE, MASK, zstd};
+    const struct tiered_encode_job job = {
+        .data = model->data, .hosting = &hosting, .make = make_in_memory};
+    mask_loaded.plugin.traits = TIERED_NEEDS_SCAN;
+    assert_int_equal(tiered_pipe_create(chain, 3, layout, &hosting, &pipe, &err), 0);
+    struct tiered_pipe_counts counts = tiered_pipe_counts(pipe);
+    assert_int_equal(counts.n, 3);
+    assert_int_equal(counts.bytes[0], 0);
+    for (int turn = 0; turn < 2; turn++) {
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        size_t size;
+        uint32_t crc;
+        assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+        tiered_encoded_block(e, 0, &size, &crc);
+        counts = tiered_pipe_counts(pipe);
+        assert_int_equal(counts.bytes[0], 1200);
+        assert_int_equal(counts.bytes[1], 2400);
+        assert_int_equal(counts.bytes[2], 2400);
+        assert_int_equal(counts.bytes[3], size);
+    }
+    mask_loaded.plugin.traits = 0;
+}
+
 static void test_screening(void **state)
 {
     (void)state;
@@ -478,17 +524,6 @@ static void test_wrong_pipes(void **state)
     assert_null(wrong);
 }
 
-static struct tiered_layout *floats(uint64_t n)
-{
-    struct tiered_error err;
-    struct tiered_layout_builder *b = tiered_layout_build();
-    assert_int_equal(
-        tiered_layout_add(b, "w", TIERED_F32, TIERED_PARAMETER, 1, &n, &err), 0);
-    struct tiered_layout *layout = tiered_layout_seal(b, &err);
-    assert_non_null(layout);
-    return layout;
-}
-
 /* Bytes that lie as the model's do are its own, unless somebody else has them. */
 static void test_decode_takes(void **state)
 {
@@ -502,8 +537,8 @@ static void test_decode_takes(void **state)
         assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
         const void *bytes = tiered_encoded_borrow(e, 0);
         struct tiered_encoded *other = shared ? tiered_encoded_ref(e) : NULL;
-        assert_int_equal(tiered_decode_model(NULL, 0, &hosting, e, NULL, &back, &err),
-                         0);
+        assert_int_equal(
+            tiered_decode_model(NULL, 0, &hosting, NULL, e, NULL, &back, &err), 0);
         assert_int_equal(back->data == bytes, lies_so && !shared);
         assert_true(tiered_digest_equal(&back->digest, &model->digest));
         assert_memory_equal(back->data, model->data, model->layout->m.data_bytes);
@@ -514,6 +549,105 @@ static void test_decode_takes(void **state)
     for (size_t i = 0; i < TIERED_COUNT(layouts); i++) {
         tiered_layout_unref(layouts[i]);
     }
+}
+
+static struct tiered_encoded *encode_against(const struct tiered_use *filters, size_t n,
+                                             const struct tiered_model *model,
+                                             const struct tiered_model *reference)
+{
+    struct tiered_error err;
+    struct tiered_pipe *pipe = NULL;
+    struct tiered_encoded *e = NULL;
+    const struct tiered_encode_job job = {.data = model->data,
+                                          .reference = reference,
+                                          .hosting = &hosting,
+                                          .make = make_in_memory,
+                                          .user = (void *)(uintptr_t)model};
+    assert_int_equal(
+        tiered_pipe_create(filters, n, model->layout, &hosting, &pipe, &err), 0);
+    assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+    assert_int_equal(tiered_encoded_seal(e, false, &err), 0);
+    tiered_pipe_destroy(pipe);
+    return e;
+}
+
+/* Against a model that both ends have, and against none. */
+static void test_references(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    const struct tiered_use filters[] = {delta_filter, zstd};
+    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = floats(400000);
+    struct tiered_model *old = noise(layout, 5), *new = noise(layout, 5), *back = NULL;
+    memset(new->data, 1, 1000);
+    assert_int_equal(tiered_model_seal(new, &err), 0);
+    assert_true(tiered_pipe_refers(filters, 2));
+    assert_false(tiered_pipe_refers(&zstd, 1));
+    struct tiered_encoded *against = encode_against(filters, 2, new, old);
+    struct tiered_encoded *whole = encode_against(filters, 2, new, NULL);
+    assert_true(tiered_encoded_bytes(against) < 4000);
+    assert_true(tiered_encoded_bytes(whole) > 1000000);
+    assert_int_equal(tiered_decode_model(filters, 2, &hosting, new,
+                                         tiered_encoded_ref(against), NULL, &back,
+                                         &err),
+                     -1);
+    assert_string_equal(
+        err.text, "filter 'delta': it refers to a model that is not at hand here");
+    struct tiered_encoded *const both[] = {against, whole};
+    for (size_t i = 0; i < TIERED_COUNT(both); i++) {
+        assert_int_equal(
+            tiered_decode_model(filters, 2, &hosting, old, both[i], NULL, &back, &err),
+            0);
+        assert_true(tiered_digest_equal(&back->content, &new->content));
+        tiered_model_unref(back);
+    }
+    tiered_model_unref(old);
+    tiered_model_unref(new);
+}
+
+static uint8_t turn_of(struct tiered_encoded *e)
+{
+    return tiered_encoded_head(e)->pipe[1]->header.data[0];
+}
+
+/* A pipe of another process goes on where the saved one was. */
+static void test_saved_state(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    const struct tiered_use filters[] = {TWICE, TURNS}, other[] = {TURNS, TWICE};
+    TIERED_CLEANUP(tiered_layout_unrefp) struct tiered_layout *layout = floats(1000);
+    TIERED_CLEANUP(tiered_model_unrefp)
+    struct tiered_model *model = small_numbers(layout, 3);
+    struct tiered_bytes saved = {0};
+    for (uint8_t turn = 1; turn <= 3; turn++) {
+        struct tiered_pipe *pipe = NULL;
+        struct tiered_encoded *e = NULL;
+        const struct tiered_encode_job job = {.data = model->data,
+                                              .hosting = &hosting,
+                                              .make = make_in_memory,
+                                              .user = model};
+        assert_int_equal(tiered_pipe_create(filters, 2, layout, &hosting, &pipe, &err),
+                         0);
+        assert_true(tiered_pipe_has_state(pipe));
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), 0);
+        assert_int_equal(tiered_pipe_encode(pipe, &job, &e, &err), 0);
+        assert_int_equal(turn_of(e), turn);
+        tiered_bytes_finish(&saved);
+        assert_int_equal(tiered_pipe_save(pipe, &saved, &err), 0);
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size - 1, &err), -1);
+        assert_string_equal(err.text, "the filters' state is of another pipe");
+        assert_int_equal(tiered_pipe_load(pipe, saved.data, 5, &err), -1);
+        assert_string_equal(err.text, "the filters' state is cut off");
+        tiered_encoded_unref(e);
+        tiered_pipe_destroy(pipe);
+    }
+    struct tiered_pipe *pipe = NULL;
+    assert_int_equal(tiered_pipe_create(other, 2, layout, &hosting, &pipe, &err), 0);
+    assert_int_equal(tiered_pipe_load(pipe, saved.data, saved.size, &err), -1);
+    assert_string_equal(err.text, "the filters' state is of another pipe");
+    tiered_pipe_destroy(pipe);
+    tiered_bytes_finish(&saved);
 }
 
 /* A head may name a model that the blocks are not. */
@@ -531,10 +665,42 @@ static void test_content_digest(void **state)
     assert_int_equal(encode(&zstd, 1, model, NULL, true, NULL, &e, &err), 0);
     assert_int_equal(decode(&zstd, 1, e, NULL, &back, &err), -1);
     assert_string_equal(err.text, "the model is not the one that its head names");
+    tiered_encoded_unref(TIERED_STEAL(e));
     assert_int_equal(encode(NULL, 0, model, NULL, true, NULL, &e, &err), 0);
-    assert_int_equal(
-        tiered_decode_model(NULL, 0, &hosting, TIERED_STEAL(e), NULL, &back, &err), -1);
+    assert_int_equal(tiered_decode_model(NULL, 0, &hosting, NULL, TIERED_STEAL(e), NULL,
+                                         &back, &err),
+                     -1);
     assert_string_equal(err.text, "the model is not the one that its head names");
+}
+
+/* Blocks are lent raw where nothing was filtered and they lie aligned: most do here. */
+static void test_lent_blocks(void **state)
+{
+    (void)state;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *layout = adversarial_layout();
+    TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *model = noise(layout, 4);
+    for (size_t filters = 0; filters < 2; filters++) {
+        TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
+        TIERED_CLEANUP(tiered_decoder_destroyp) struct tiered_decoder *d = NULL;
+        uint32_t lent = 0;
+        assert_int_equal(encode(&zstd, filters, model, NULL, false, NULL, &e, &err), 0);
+        assert_int_equal(tiered_decoder_create(&zstd, filters, &hosting, e, &d, &err),
+                         0);
+        for (uint32_t i = 0; i < layout->n_blocks; i++) {
+            const struct tiered_block *block = &layout->blocks[i];
+            const uint8_t *data = tiered_decoder_borrow(d, i);
+            if (data) {
+                lent++;
+                assert_int_equal((uintptr_t)data % tiered_dtype_size(block->dtype), 0);
+                assert_memory_equal(data, model->data + block->offset_bytes,
+                                    block->size_bytes);
+            }
+        }
+        assert_null(tiered_decoder_borrow(d, layout->n_blocks));
+        assert_true(filters ? lent == 0 : lent > 0);
+    }
 }
 
 int main(void)
@@ -546,11 +712,15 @@ int main(void)
         cmocka_unit_test(test_deltas_are_exact),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_scan_and_calls),
+        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_screening),
         cmocka_unit_test(test_damaged_streams),
         cmocka_unit_test(test_wrong_pipes),
         cmocka_unit_test(test_decode_takes),
+        cmocka_unit_test(test_references),
+        cmocka_unit_test(test_saved_state),
         cmocka_unit_test(test_content_digest),
+        cmocka_unit_test(test_lent_blocks),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -321,12 +321,16 @@ static void test_too_many_examples(void **state)
     begin_ready(&config);
     start("1", 'A');
     IS(update(0, "1.1", 'A', 1, (1ull << 53) + 1),
-       "DROP 1 (more than 2^53 examples); SETTLE 0 1.1 not (more than 2^53 examples); "
-       "WARN (child 0 counts as missing in round 1.1: more than 2^53 examples)");
+       "DROP 1 (with its 9007199254740993 examples the sum is above 2^53); "
+       "SETTLE 0 1.1 not (with its 9007199254740993 examples the sum is above 2^53); "
+       "WARN (child 0 counts as missing in round 1.1: with its 9007199254740993 "
+       "examples the sum is above 2^53)");
     update(1, "1.1", 'A', 2, 1ull << 53);
     IS(update(2, "1.1", 'A', 3, 1),
-       "DROP 3 (more than 2^53 examples); SETTLE 2 1.1 not (more than 2^53 examples); "
-       "WARN (child 2 counts as missing in round 1.1: more than 2^53 examples); "
+       "DROP 3 (with its 1 examples the sum is above 2^53); "
+       "SETTLE 2 1.1 not (with its 1 examples the sum is above 2^53); "
+       "WARN (child 2 counts as missing in round 1.1: with its 1 examples the sum is "
+       "above 2^53); "
        "AGGREGATE 1.1 A [1:2]");
 }
 

@@ -22,6 +22,36 @@ static void test_same_start_again(void **state)
     IS(start("3", 'C'), "ORDER 0 3.1 C"); /* goes on without being settled */
 }
 
+/* Local steps add up over the rounds of a turn, like examples; a round without a result
+   has none, and the next turn begins at 0. */
+static void test_steps_of_a_turn(void **state)
+{
+    (void)state;
+    struct tiered_round_config config = case_config(1);
+    config.rounds_per_parent = 3;
+    begin_ready(&config);
+    start("1", 'A');
+    update(0, "1.1", 'A', 1, 4);
+    FEED(.kind = TIERED_ON_AGGREGATED, .base = case_model('B'), .local_steps = 2.5);
+    committed();
+    update(0, "1.2", 'B', 2, 4);
+    not_aggregated();
+    committed();
+    update(0, "1.3", 'B', 3, 4);
+    FEED(.kind = TIERED_ON_AGGREGATED, .base = case_model('C'), .local_steps = 3);
+    committed();
+    IS(start("1", 'A'), "DELIVER 1 C n=8 steps=5.5 loss=3");
+    delivered("1");
+    start("2", 'C');
+    for (uint64_t i = 1; i <= 3; i++) {
+        const char *const paths[] = {"2.1", "2.2", "2.3"};
+        update(0, paths[i - 1], i == 1 ? 'C' : 'D', 3 + i, 1);
+        FEED(.kind = TIERED_ON_AGGREGATED, .base = case_model('D'), .local_steps = 1);
+        committed();
+    }
+    IS(start("2", 'C'), "DELIVER 2 D n=3 steps=3 loss=6");
+}
+
 static void test_newer_start_abandons(void **state)
 {
     (void)state;
@@ -443,6 +473,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_start_again),
+        cmocka_unit_test(test_steps_of_a_turn),
         cmocka_unit_test(test_newer_start_abandons),
         cmocka_unit_test(test_newer_start_waits_for_the_driver),
         cmocka_unit_test(test_newer_start_after_a_failed_aggregation),

@@ -225,7 +225,8 @@ static void test_plugins(void **state)
          "3:26: tier 'c': aggregate needs an aggregator, such as [fedavg]"},
         {AGGREGATE("fedavgg"),
          "3:26: tier 'c': unknown aggregator 'fedavgg'; did you mean 'fedavg'?"},
-        {AGGREGATE("krum"), "3:26: tier 'c': plugin 'krum' is not in this version"},
+        {AGGREGATE("fednova"),
+         "3:26: tier 'c': plugin 'fednova' is not in this version"},
         {AGGREGATE("[[fedavg]]"),
          "3:27: tier 'c': a plugin is written NAME or {NAME: {OPTION: VALUE}}"},
         {AGGREGATE("[{fedavg: 3}]"),
@@ -306,6 +307,36 @@ static void test_meaning(void **state)
         {TOP "  - {name: c, aggregate: {trimmed-mean: {trim: 2}}}\n" EDGE,
          "3:27: warning: tier 'c': trimmed-mean with trim 2 leaves nothing of 3 "
          "updates"},
+        {TOP "  - {name: c, aggregate: krum}\n" EDGE, "ok"},
+        {TOP "  - {name: c, aggregate: {krum: {byzantine: 1}}}\n" EDGE,
+         "3:27: warning: tier 'c': krum with byzantine 1 is proven for 5 updates and "
+         "more, and there are 3"},
+        {TOP "  - {name: c, aggregate: {krum: {byzantine: 1}}, rounds: {quorum: 4}}\n"
+             "  - {name: edge, fan_out: 5, trainer: {softmax: {data: d}}}\n",
+         "3:27: warning: tier 'c': krum with byzantine 1 is proven for 5 updates and "
+         "more, and a round may close with its quorum of 4"},
+        {TOP "  - {name: c, aggregate: {krum: {byzantine: 1, keep: 5}}}\n"
+             "  - {name: edge, fan_out: 5, trainer: {softmax: {data: d}}}\n",
+         "3:27: warning: tier 'c': krum keeps 5 of 5 updates of which 1 may be bad; at "
+         "most 4 are safe"},
+        {TOP "  - {name: c, aggregate: bulyan}\n" EDGE, "ok"},
+        {TOP "  - {name: c, aggregate: {bulyan: {byzantine: 1}}}\n" EDGE,
+         "3:27: tier 'c': bulyan with byzantine 1 needs 7 updates, and there are 3; "
+         "krum needs 5"},
+        {TOP "  - {name: c, aggregate: bulyan, rounds: {quorum: 50%}}\n" EDGE,
+         "3:26: warning: tier 'c': bulyan with byzantine 0 needs 3 updates: a round "
+         "that closes with its quorum of 2 has no result"},
+        {TOP "  - {name: c, aggregate: median, rounds: {sample: 50%}}\n" EDGE,
+         "3:26: warning: tier 'c': median of 2 updates outvotes none; it takes 3"},
+        {TOP "  - {name: c, aggregate: geometric-median, rounds: {sample: 1%}}\n" EDGE,
+         "3:26: warning: tier 'c': geometric-median of 1 update outvotes none; it "
+         "takes "
+         "3"},
+        {TOP "  - {name: c, aggregate: [fedavg, fedadam]}\n"
+             "  - {name: fog, fan_out: 2, aggregate: fedavg}\n"
+             "  - {name: mist, fan_out: 2, aggregate: [median, fedadam]}\n" EDGE,
+         "5:42: warning: tier 'mist': 'fedadam' keeps state here and 'fedadam' keeps "
+         "state at tier 'c' above; an optimizer belongs at the root alone"},
         {TOP CLOUD EDGE "nodes: {edge-0: {host: a}, cloud-0: {host: b}}\n",
          "5:18: node 'edge-0': transport 'unix' works within one host, and this is 'a' "
          "while node 'cloud-0' is on 'b'"},

@@ -402,6 +402,36 @@ static void test_counts_what_was_drawn(void **state)
     }
 }
 
+/* FedNova's ||a||_1 after Wang et al. 2020: of momentum m, and of mu, alone; and of
+   plain SGD, whose is its steps. */
+static void test_tells_its_length(void **state)
+{
+    struct tiered_trainer_config config = fixture_config(put_toy(*state, 100));
+    const double lr = 0.05, m = 0.9, pull = lr * 2;
+    const struct {
+        double momentum, mu, want;
+        int64_t steps;
+    } cases[] = {{0, 0, 5, 5},
+                 {m, 0, (7 - m * (1 - pow(m, 7)) / (1 - m)) / (1 - m), 7},
+                 {0, 2, (1 - pow(1 - pull, 6)) / pull, 6},
+                 {m, 0, 1, 1}};
+    config.steps_given = true;
+    config.lr = lr;
+    for (size_t i = 0; i < TIERED_COUNT(cases); i++) {
+        struct leaf leaf;
+        config.local_steps = cases[i].steps;
+        config.momentum = cases[i].momentum;
+        config.mu = cases[i].mu;
+        leaf_open(&leaf, "softmax", &config, 0, 1);
+        float *w = leaf_initial(&leaf), *out = leaf_model(&leaf);
+        struct tiered_train_result result = leaf_train(&leaf, w, out);
+        assert_true(fabs(result.a_norm - cases[i].want) < 1e-12 * cases[i].want);
+        free(w);
+        free(out);
+        leaf_close(&leaf);
+    }
+}
+
 static void test_nothing_to_evaluate_on(void **state)
 {
     struct tiered_trainer_config config = fixture_config(put_toy(*state, 50));
@@ -535,6 +565,7 @@ int main(void)
         IN_FOLDER(test_learns),
         IN_FOLDER(test_parts_make_the_whole),
         IN_FOLDER(test_counts_what_was_drawn),
+        IN_FOLDER(test_tells_its_length),
         IN_FOLDER(test_nothing_to_evaluate_on),
         IN_FOLDER(test_cancelled),
         IN_FOLDER(test_not_finite_goes_through),

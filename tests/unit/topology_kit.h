@@ -35,8 +35,9 @@ static inline void kit_link(const char *variable, const char *name)
 
 static inline int kit_setup(void **state)
 {
-    static const char *const built[] = {"fedavg", "median",  "trimmed-mean", "fedadam",
-                                        "mlp",    "softmax", "unix"};
+    static const char *const built[] = {
+        "fedavg",           "median",  "trimmed-mean", "krum",    "bulyan",
+        "geometric-median", "fedadam", "mlp",          "softmax", "unix"};
     (void)state;
     strcpy(kit.folder, "/tmp/tiered-test-XXXXXX");
     if (!mkdtemp(kit.folder)) {

@@ -1,34 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Up to 64 rows: a sorting network (merge exchange, Knuth vol. 3, 5.2.2, algorithm M)
- * without the exchanges that no kept rank depends on, run on LANES columns at once so
- * that each exchange is a vector minimum and maximum. Above: the two ranks that bound
- * the kept values are found bit by bit, by counting, also on LANES columns at once.
+ * Up to TIERED_SORTED_ROWS rows: a sorting network (merge exchange, Knuth vol.
+ * 3, 5.2.2, algorithm M) without the exchanges that no kept rank depends on, run on
+ * LANES columns at once so that each exchange is a vector minimum and maximum. Above:
+ * the two ranks that bound the kept values are found bit by bit, by counting, also on
+ * LANES columns at once.
  */
 #include "trimmed.h"
 
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                 \
-    defined(__gnu_linux__) && !defined(TIERED_SANITIZED)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
+#include "tiered/vector.h"
+
 #define INLINE static inline __attribute__((always_inline))
 
-#define LANES         64  /* columns of one tile: a whole number of vectors */
-#define MAX_EXCHANGES 543 /* of the network for 64 rows */
+#define LANES         64   /* columns of one tile: a whole number of vectors */
+#define MAX_EXCHANGES 3839 /* of the network for 256 rows */
 
 struct network {
+    size_t n_rows, trim; /* what it is for; no rows: nothing yet */
     size_t n;
     struct exchange {
         uint8_t low, high;
     } items[MAX_EXCHANGES];
 };
+_Static_assert(TIERED_SORTED_ROWS <= 256, "rows of an exchange are bytes");
 
 static void network_sort(struct network *net, size_t n_rows)
 {
@@ -73,6 +73,19 @@ static void network_prune(struct network *net, size_t first, size_t last)
     }
     net->n -= kept;
     memmove(net->items, net->items + kept, net->n * sizeof(net->items[0]));
+}
+
+/** Made once for a run of blocks: a large one takes as long as some tiles. */
+static const struct network *network_for(size_t n_rows, size_t trim)
+{
+    static _Thread_local struct network kept;
+    if (kept.n_rows != n_rows || kept.trim != trim) {
+        network_sort(&kept, n_rows);
+        network_prune(&kept, trim, n_rows - 1 - trim);
+        kept.n_rows = n_rows;
+        kept.trim = trim;
+    }
+    return &kept;
 }
 
 #define REAL     float

@@ -16,7 +16,7 @@
 
 #include "tiered/aggregator.h"
 
-#define TIERED_SORTED_ROWS 64
+#define TIERED_SORTED_ROWS 256
 
 int trimmed_f32(const float *const *rows, size_t n_rows, size_t trim, size_t n,
                 float *out, struct tiered_error *err);

@@ -107,11 +107,13 @@ INLINE void NAME(select)(KEY (*keys)[LANES], size_t n_rows, size_t rank, KEY *ou
     }
 }
 
-INLINE bool NAME(overflowed)(const double *mean, size_t lanes)
+/** The lanes past the last column hold zeros. Fewer than 2^31 floats cannot get there.
+ */
+INLINE bool NAME(overflowed)(const double *mean)
 {
-    bool any = false;
-    for (size_t l = 0; l < lanes; l++) {
-        any |= !isfinite(mean[l]);
+    int any = 0;
+    for (size_t l = 0; l < LANES && sizeof(REAL) == sizeof(double); l++) {
+        any |= !(fabs(mean[l]) <= DBL_MAX);
     }
     return any;
 }
@@ -129,12 +131,12 @@ static double NAME(down_scale)(size_t n)
     return ldexp(1.0, -(int)ceil(log2((double)n)));
 }
 
-CLONES static void NAME(sort_columns)(const struct network *net,
-                                      const REAL *const *rows, size_t n_rows,
-                                      size_t trim, size_t n, REAL *out)
+INLINE void NAME(sort_tiles)(const struct network *net, const REAL *const *rows,
+                             size_t n_rows, size_t trim, size_t n, REAL *out)
 {
     _Alignas(64) KEY keys[TIERED_SORTED_ROWS][LANES];
     double mean[LANES];
+    size_t count = n_rows - 2 * trim;
     for (size_t at = 0; at < n; at += LANES) {
         size_t lanes = n - at < LANES ? n - at : LANES;
         for (size_t r = 0; r < n_rows; r++) {
@@ -143,17 +145,23 @@ CLONES static void NAME(sort_columns)(const struct network *net,
         for (size_t i = 0; i < net->n; i++) {
             NAME(exchange)(keys[net->items[i].low], keys[net->items[i].high]);
         }
-        size_t count = n_rows - 2 * trim;
+        if (count == 1) {
+            for (size_t l = 0; l < LANES; l++) {
+                keys[trim][l] = NAME(key)(keys[trim][l]);
+            }
+            memcpy(out + at, keys[trim], lanes * sizeof(REAL));
+            continue;
+        }
         NAME(mean)(keys + trim, count, 1.0, mean);
-        if (NAME(overflowed)(mean, lanes)) {
+        if (NAME(overflowed)(mean)) {
             NAME(mean)(keys + trim, count, NAME(down_scale)(count), mean);
         }
         NAME(store)(mean, lanes, out + at);
     }
 }
 
-CLONES static void NAME(select_columns)(KEY (*keys)[LANES], const REAL *const *rows,
-                                        size_t n_rows, size_t trim, size_t n, REAL *out)
+INLINE void NAME(select_tiles)(KEY (*keys)[LANES], const REAL *const *rows,
+                               size_t n_rows, size_t trim, size_t n, REAL *out)
 {
     double mean[LANES];
     KEY low[LANES], high[LANES];
@@ -169,7 +177,7 @@ CLONES static void NAME(select_columns)(KEY (*keys)[LANES], const REAL *const *r
             NAME(select)(keys, n_rows, n_rows - 1 - trim, high);
         }
         NAME(mean_between)(keys, n_rows, trim, 1.0, low, high, mean);
-        if (NAME(overflowed)(mean, lanes)) {
+        if (NAME(overflowed)(mean)) {
             NAME(mean_between)
             (keys, n_rows, trim, NAME(down_scale)(n_rows), low, high, mean);
         }
@@ -177,14 +185,55 @@ CLONES static void NAME(select_columns)(KEY (*keys)[LANES], const REAL *const *r
     }
 }
 
+/** With `net` by sorting, in the caller's `keys` by counting otherwise. */
+INLINE void NAME(tiles)(const struct network *net, KEY (*keys)[LANES],
+                        const REAL *const *rows, size_t n_rows, size_t trim, size_t n,
+                        REAL *out)
+{
+    if (net) {
+        NAME(sort_tiles)(net, rows, n_rows, trim, n, out);
+    } else {
+        NAME(select_tiles)(keys, rows, n_rows, trim, n, out);
+    }
+}
+
+#define TILES(name, target)                                                            \
+    target static void name(const struct network *net, KEY(*keys)[LANES],              \
+                            const REAL *const *rows, size_t n_rows, size_t trim,       \
+                            size_t n, REAL *out)                                       \
+    {                                                                                  \
+        NAME(tiles)(net, keys, rows, n_rows, trim, n, out);                            \
+    }
+TILES(NAME(tiles_portable), )
+#ifdef TIERED_VECTOR_X86
+TILES(NAME(tiles_avx2), TIERED_AVX2)
+TILES(NAME(tiles_avx512), TIERED_AVX512)
+#endif
+#undef TILES
+
+static void NAME(dispatch)(const struct network *net, KEY (*keys)[LANES],
+                           const REAL *const *rows, size_t n_rows, size_t trim,
+                           size_t n, REAL *out)
+{
+    switch (tiered_vector_level()) {
+#ifdef TIERED_VECTOR_X86
+    case TIERED_VECTOR_AVX512:
+        NAME(tiles_avx512)(net, keys, rows, n_rows, trim, n, out);
+        return;
+    case TIERED_VECTOR_AVX2:
+        NAME(tiles_avx2)(net, keys, rows, n_rows, trim, n, out);
+        return;
+#endif
+    default:
+        NAME(tiles_portable)(net, keys, rows, n_rows, trim, n, out);
+    }
+}
+
 int NAME(trimmed)(const REAL *const *rows, size_t n_rows, size_t trim, size_t n,
                   REAL *out, struct tiered_error *err)
 {
     if (n_rows <= TIERED_SORTED_ROWS) {
-        struct network net;
-        network_sort(&net, n_rows);
-        network_prune(&net, trim, n_rows - 1 - trim);
-        NAME(sort_columns)(&net, rows, n_rows, trim, n, out);
+        NAME(dispatch)(network_for(n_rows, trim), NULL, rows, n_rows, trim, n, out);
         return 0;
     }
     KEY(*keys)[LANES] = n_rows <= INT32_MAX / 2 ? calloc(n_rows, sizeof(*keys)) : NULL;
@@ -192,7 +241,7 @@ int NAME(trimmed)(const REAL *const *rows, size_t n_rows, size_t trim, size_t n,
         return tiered_fail(err, TIERED_ENOMEM, "no memory for a tile of %zu rows",
                            n_rows);
     }
-    NAME(select_columns)(keys, rows, n_rows, trim, n, out);
+    NAME(dispatch)(NULL, keys, rows, n_rows, trim, n, out);
     free(keys);
     return 0;
 }

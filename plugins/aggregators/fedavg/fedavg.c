@@ -96,6 +96,23 @@ static int weigh(void *state, const struct tiered_round_view *view, double *ret_
     return 0;
 }
 
+/* Weighted by steps, a group weighs what its children do together, so that the tree
+   equals the flat mean; otherwise it took its mean steps. */
+static double local_steps(const void *state, const struct tiered_round_view *view)
+{
+    const struct fedavg *self = state;
+    double examples = 0, sum = 0, weighted = 0;
+    for (size_t i = 0; i < view->n; i++) {
+        const struct tiered_contribution *c = view->contributions[i];
+        if (!c->excluded && (c->num_examples > 0 || self->weighted_by == BY_STEPS)) {
+            examples += (double)c->num_examples;
+            sum += c->local_steps;
+            weighted += (double)c->num_examples * c->local_steps;
+        }
+    }
+    return self->weighted_by == BY_STEPS ? sum : weighted / examples;
+}
+
 static const struct tiered_aggregator_ops ops = {
     .size = sizeof(ops),
     .needs = TIERED_NEEDS_NOTHING,
@@ -104,6 +121,7 @@ static const struct tiered_aggregator_ops ops = {
     .init = init,
     .destroy = destroy,
     .weigh = weigh,
+    .local_steps = local_steps,
 };
 
 TIERED_PLUGIN_DEFINE(
@@ -111,5 +129,5 @@ TIERED_PLUGIN_DEFINE(
         .summary = "weighted mean; at an inner tier it passes its sum of examples up, "
                    "so that the tree equals the flat mean",
         .traits = TIERED_COMPOSES_EXACTLY | TIERED_CONCURRENT |
-                  TIERED_ALLOWS_BAD_UPDATES,
+                  TIERED_ALLOWS_BAD_UPDATES | TIERED_SCALES | TIERED_REPLICATES,
         TIERED_OPTIONS(options, struct config), .ops = &ops);

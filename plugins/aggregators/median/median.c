@@ -61,6 +61,7 @@ TIERED_PLUGIN_DEFINE(
         .kind = TIERED_AGGREGATOR, .name = "median", .version = "1.0",
         .summary = "coordinate-wise median; at an inner tier the median of each group, "
                    "not of all leaves",
-        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT,
+        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT | TIERED_SCALES |
+                  TIERED_REPLICATES,
         .option_size = sizeof(struct tiered_option),
         .config_size = sizeof(struct config), .ops = &ops);

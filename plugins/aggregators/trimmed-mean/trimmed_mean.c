@@ -18,7 +18,7 @@ static const struct tiered_option options[] = {
         .flags = TIERED_EXCLUSIVE_MAX,
         .given_offset = offsetof(struct config, beta_given)),
     TIERED_OPTION_INTEGER(struct config, trim, NULL, 0, 1000000,
-                          "how many updates to cut on each side, instead of beta",
+                          "how many updates to cut on each side, instead of 'beta'",
                           .unit = "updates",
                           .given_offset = offsetof(struct config, trim_given)),
 };
@@ -138,5 +138,5 @@ TIERED_PLUGIN_DEFINE(
         .kind = TIERED_AGGREGATOR, .name = "trimmed-mean", .version = "1.0",
         .summary = "mean without the extremes of each coordinate; at an inner tier it "
                    "trims within each group, not over all leaves",
-        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT,
+        .traits = TIERED_NEEDS_INDIVIDUAL_UPDATES | TIERED_CONCURRENT | TIERED_SCALES,
         TIERED_OPTIONS(options, struct config), .ops = &ops);

@@ -3,7 +3,7 @@
  * Aggregators: from the children's rows make one. A row is one child's update, seen
  * block by block; the host stores, decodes, converts and screens it.
  *
- * A round:   weigh   ( columns(block) )*      or      blobs
+ * A round:   weigh   ( columns(block) )*      or      blobs_check*   blobs
  *
  * weigh() gives each child a coefficient from what the plugin `needs`. A coefficient of
  * 0 means that the row is not read again. With columns() the host then calls it for
@@ -16,7 +16,17 @@
  * always computes of deltas, centred on the base, in f64.
  *
  * acts_on says which roles the rule governs; other tensors are averaged by
- * num_examples.
+ * num_examples. What the host measures for `needs` is the float tensors among them,
+ * without buffers, whose scale would drown the rest; measures() may leave out more.
+ *
+ * What weigh() is given may be infinite, never NaN: an excluded row is infinitely far
+ * from everything, and so is one whose squares are too large for f64.
+ *
+ * A rule with blobs() merges whole models that have no mean, such as trees: each
+ * child's tensors and bytes are handed to it as they came, so they may differ in number
+ * and size from child to child, and from what it makes of them. Nothing may follow it
+ * in a strategy. Such updates hold what the child adds, not the model that it started
+ * from.
  */
 #ifndef TIERED_AGGREGATOR_H
 #define TIERED_AGGREGATOR_H
@@ -28,6 +38,13 @@ enum tiered_needs {
         0,                  /* coefficients from the counts alone: rows are streamed */
     TIERED_NEEDS_NORMS = 1, /* gram[i] is the squared L2 norm of delta i */
     TIERED_NEEDS_GRAM = 2,  /* gram[i * n + j] is the dot product of deltas i and j */
+    TIERED_NEEDS_DISTANCES = 3, /* gram[i * n + j] is the squared L2 distance of rows i
+                                   and j, exact also where it is tiny beside their norms
+                                   (subtracted before squared). 0 on the diagonal */
+    TIERED_NEEDS_CENTRED = 4,   /* gram[i * n + j] is the dot product of rows i and j
+                                   about a point of the host's choice, near enough to
+                                   most of them that their distances survive; for rules
+                                   that depend on differences between rows alone */
 };
 
 /** One contribution, as weigh() sees it. Frozen for its first members; may grow. */
@@ -49,6 +66,24 @@ struct tiered_round_view {
     const double *gram; /* by ops->needs; NULL for nothing */
 };
 
+/** A whole model, borrowed for the call. Frozen. */
+struct tiered_whole {
+    const struct tiered_manifest *manifest;
+    const uint8_t *data; /* manifest->data_bytes of them */
+};
+
+/** Where blobs() puts what it made. */
+struct tiered_merged {
+    size_t size;
+    void *opaque; /* the host's own */
+    /** Room for a model of n tensors, of which name, dtype, role, rank and shape are
+        read. *ret_manifest tells their places in *ret_data, which is zeroed; both are
+        valid until blobs() returns. Once a call. */
+    int (*make)(const struct tiered_merged *merged, const struct tiered_tensor *tensors,
+                uint32_t n, const struct tiered_manifest **ret_manifest,
+                uint8_t **ret_data, struct tiered_error *err);
+};
+
 struct tiered_aggregator_ops {
     size_t size;
     enum tiered_needs needs;
@@ -68,14 +103,28 @@ struct tiered_aggregator_ops {
                        size_t n_rows, size_t n, float *out, struct tiered_error *err);
     int (*columns_f64)(void *state, const double *const *rows, const double *weights,
                        size_t n_rows, size_t n, double *out, struct tiered_error *err);
-    /** Opaque models (TIERED_ACCEPTS_BLOBS), instead of weigh and columns: merge the
-       base (may be NULL) and n blobs into out. With capacity 0 it only tells *ret_size.
-     */
-    int (*blobs)(void *state, const struct tiered_round_view *view, const void *base,
-                 size_t base_size, const void *const *blobs, const size_t *sizes,
-                 void *out, size_t capacity, size_t *ret_size,
-                 struct tiered_error *err);
+    /** Whole models (TIERED_ACCEPTS_BLOBS), instead of weigh and columns: merge the
+        base, the model before the round (NULL: none), and view->n updates in canonical
+        child order into what merged->make() gives room for. An excluded child's update
+        has no manifest (NULL) and is left out. All of it may come from the network.
+        Refuse with TIERED_ERANGE a round that has no sensible result: the model then
+        stays. */
+    int (*blobs)(void *state, const struct tiered_round_view *view,
+                 const struct tiered_whole *base, const struct tiered_whole *updates,
+                 const struct tiered_merged *merged, struct tiered_error *err);
+    /** Is this update sound by itself, and fit for the base (may be NULL)? So that a
+       bad one is told by its child's name before the round that it would spoil. The
+       text does not name the child. With blobs() only; may be NULL. */
+    int (*blobs_check)(void *state, const struct tiered_whole *base,
+                       const struct tiered_whole *update, struct tiered_error *err);
     struct tiered_saved_state saved;
+    /** Whether a tensor enters the norms and products that the rule needs, of those
+        that could. NULL: all. A rule that measures none of a model's is refused. */
+    bool (*measures)(const void *state, const struct tiered_tensor *tensor);
+    /** The local_steps that the round's result stands for at the next tier, after
+        weigh() of the same view; NAN: unknown. NULL: the mean by num_examples over the
+        rows not excluded. */
+    double (*local_steps)(const void *state, const struct tiered_round_view *view);
 };
 
 #endif

@@ -4,8 +4,8 @@
  * blur it. A pipe runs its filters in order on the sender and their inverses in reverse
  * order on the receiver, block by block in bounded memory.
  *
- * Sender:    init ( begin scan(block)* header forward(block)* end )* destroy
- * Receiver:  init ( inverse_begin inverse(block)* inverse_end )* destroy
+ * Sender:    init ( refer begin scan(block)* header forward(block)* end )* destroy
+ * Receiver:  init ( refer inverse_begin inverse(block)* inverse_end )* destroy
  *
  * scan() is called only with TIERED_NEEDS_SCAN, for every block, before the first
  * forward(). header() gives the bytes that travel once, ahead of the blocks. begin()
@@ -56,6 +56,13 @@ struct tiered_filter_ops {
                    struct tiered_error *err);
     int (*inverse_end)(void *state, struct tiered_error *err);
     struct tiered_saved_state saved; /* error feedback and the like */
+    /** Before begin() and inverse_begin(): a model that both ends have, laid out by the
+        manifest, and its digest (32 bytes). Borrowed until the pass is over. Both NULL:
+        none, and what was told before is void. The two ends may be told of different
+        ones, so a pass that refers to one says in its header to which. A filter without
+        this member (NULL) is never told. */
+    int (*refer)(void *state, const void *model, const uint8_t *digest,
+                 struct tiered_error *err);
 };
 
 #endif

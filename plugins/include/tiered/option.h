@@ -68,7 +68,7 @@ struct tiered_option {
     const char *unit;     /* "examples", "rounds"; NULL where the type says it. Of a
                              string "path": a relative one starts at the topology's
                              folder */
-    const char *help;     /* one line */
+    const char *help;     /* one line; what is to be typed in 'quotes' */
     uint32_t flags;
     size_t offset; /* of the value in the config struct */
     const struct tiered_option

@@ -58,6 +58,10 @@ enum tiered_trait {
     TIERED_LOCAL_ONLY = 1u << 7,         /* a transport within one host */
     TIERED_BROKERED = 1u << 8,           /* a transport through a broker */
     TIERED_ALLOWS_BAD_UPDATES = 1u << 9, /* on_bad_update: allow makes sense */
+    TIERED_SCALES = 1u << 10, /* an aggregator: twice every change, twice the result
+                                 (no length stands in its options) */
+    TIERED_REPLICATES =
+        1u << 11, /* an aggregator: every child twice, the same result */
 };
 
 struct tiered_plugin {

@@ -28,6 +28,9 @@ struct tiered_train_result {
     uint64_t num_examples; /* examples in the data trained or evaluated on */
     uint64_t local_steps;  /* optimizer steps taken */
     struct tiered_metrics metrics;
+    double a_norm; /* FedNova's ||a||_1: how far local_steps steps go along a gradient
+                      that stays the same, in units of the learning rate. 0: as far as
+                      their number, as plain SGD */
 };
 
 struct tiered_trainer_ops {

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Adam on the aggregated delta, at the server.
    Source: Reddi et al. 2021, Algorithm 2 (arXiv:2003.00295). */
-#include "tiered/optimizer.h"
-
 #include <math.h>
-#include <stdlib.h>
+
+#include "adaptive.h"
 
 enum bias_correction {
     BIAS_NONE,
@@ -13,7 +12,7 @@ enum bias_correction {
 };
 
 struct config {
-    double lr, beta1, beta2, tau;
+    struct tiered_adaptive_config adaptive; /* first */
     int32_t bias_correction;
 };
 
@@ -26,64 +25,29 @@ static const struct tiered_option corrections[] = {
 };
 
 static const struct tiered_option options[] = {
-    TIERED_OPTION_DOUBLE(struct config, lr, "0.1", 0, INFINITY,
-                         "the server's learning rate", .flags = TIERED_EXCLUSIVE_MIN),
-    TIERED_OPTION_DOUBLE(struct config, beta1, "0.9", 0, 1, "decay of the first moment",
-                         .flags = TIERED_EXCLUSIVE_MAX),
-    TIERED_OPTION_DOUBLE(struct config, beta2, "0.99", 0, 1,
-                         "decay of the second moment", .flags = TIERED_EXCLUSIVE_MAX),
-    TIERED_OPTION_DOUBLE(struct config, tau, "1e-3", 0, INFINITY,
-                         "added to sqrt(v), so that no step divides by 0",
-                         .flags = TIERED_EXCLUSIVE_MIN),
+    TIERED_ADAPTIVE_OPTIONS("0.1", "0.9"),
+    TIERED_ADAPTIVE_BETA2,
     TIERED_OPTION_CHOICE(struct config, bias_correction, "none", corrections,
                          "how the first steps make up for moments that start low"),
+    TIERED_SCHEDULE_OPTIONS,
 };
-
-enum {
-    SLOT_M,
-    SLOT_V,
-    N_SLOTS,
-};
-static const char *const slot_names[N_SLOTS] = {"m", "v"};
-
-struct fedadam {
-    struct config config;
-    double lr; /* of this step, bias correction included */
-};
-
-static int init(const struct tiered_host *host, const void *config, void **ret_state,
-                struct tiered_error *err)
-{
-    (void)host;
-    struct fedadam *self = calloc(1, sizeof(*self));
-    if (!self) {
-        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
-    }
-    self->config = *(const struct config *)config;
-    *ret_state = self;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    free(state);
-}
 
 static int begin(void *state, uint64_t step, double *ret_slot_initial,
                  struct tiered_error *err)
 {
-    (void)err;
-    struct fedadam *self = state;
-    const struct config *c = &self->config;
-    self->lr = c->lr;
-    if (c->bias_correction != BIAS_NONE) {
-        double t = (double)step + (c->bias_correction == BIAS_FLOWER ? 1 : 0);
-        self->lr *= sqrt(1 - pow(c->beta2, t)) / (1 - pow(c->beta1, t));
+    struct tiered_adaptive *self = state;
+    const struct tiered_adaptive_config *c = self->config;
+    int32_t correction = ((const struct config *)c)->bias_correction;
+    if (tiered_adaptive_begin(state, step, ret_slot_initial, err) != 0) {
+        return -1;
     }
+    if (correction == BIAS_NONE) {
+        return 0;
+    }
+    uint64_t t = step + (correction == BIAS_FLOWER);
+    self->lr *= sqrt(1 - tiered_power(c->beta2, t)) / (1 - tiered_power(c->beta1, t));
     if (step == 1) {
-        ret_slot_initial[SLOT_M] = 0;
-        ret_slot_initial[SLOT_V] =
-            c->bias_correction == BIAS_NONE ? c->tau * c->tau : 0;
+        ret_slot_initial[TIERED_SLOT_V] = 0;
     }
     return 0;
 }
@@ -92,9 +56,9 @@ static void step(const void *state, size_t n, const double *x, double *delta,
                  double *const *slots)
 {
     (void)x;
-    const struct fedadam *self = state;
-    const struct config c = self->config;
-    double *restrict m = slots[SLOT_M], *restrict v = slots[SLOT_V];
+    const struct tiered_adaptive *self = state;
+    const struct tiered_adaptive_config c = *self->config;
+    double *restrict m = slots[TIERED_SLOT_M], *restrict v = slots[TIERED_SLOT_V];
     for (size_t i = 0; i < n; i++) {
         double d = delta[i];
         m[i] = c.beta1 * m[i] + (1 - c.beta1) * d;
@@ -105,10 +69,10 @@ static void step(const void *state, size_t n, const double *x, double *delta,
 
 static const struct tiered_optimizer_ops ops = {
     .size = sizeof(ops),
-    .n_slots = N_SLOTS,
-    .slot_names = slot_names,
-    .init = init,
-    .destroy = destroy,
+    .n_slots = TIERED_N_MOMENTS,
+    .slot_names = tiered_adaptive_slots,
+    .init = tiered_adaptive_init,
+    .destroy = tiered_adaptive_destroy,
     .begin = begin,
     .step = step,
 };

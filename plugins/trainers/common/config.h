@@ -43,8 +43,9 @@ static const struct tiered_option tiered_splits[] = {
 
 #define TIERED_TRAINER_OPTIONS                                                         \
     TIERED_OPTION_STRING(struct tiered_trainer_config, data, NULL,                     \
-                         "a folder, a file, or fashion-mnist", .unit = "path",         \
-                         .flags = TIERED_REQUIRED),                                    \
+                         "a folder, a file, or 'fashion-mnist', which is Debian's "    \
+                         "package dataset-fashion-mnist",                              \
+                         .unit = "path", .flags = TIERED_REQUIRED),                    \
         TIERED_OPTION_CHOICE(                                                          \
             struct tiered_trainer_config, format, NULL, tiered_formats,                \
             "how the data is written; seen from the files when absent",                \
@@ -59,18 +60,18 @@ static const struct tiered_option tiered_splits[] = {
                              "which part is this leaf's: I/N, 0 <= I < N"),            \
         TIERED_OPTION_INTEGER(                                                         \
             struct tiered_trainer_config, local_epochs, "1", 1, 1e6,                   \
-            "passes over the leaf's examples a call", .unit = "epochs",                \
+            "passes over the leaf's examples a round", .unit = "epochs",               \
             .given_offset = offsetof(struct tiered_trainer_config, epochs_given)),     \
         TIERED_OPTION_INTEGER(                                                         \
             struct tiered_trainer_config, local_steps, NULL, 1, 1e9,                   \
-            "batches a call, in place of local_epochs", .unit = "steps",               \
+            "batches a round, in place of 'local_epochs'", .unit = "steps",            \
             .given_offset = offsetof(struct tiered_trainer_config, steps_given)),      \
         TIERED_OPTION_INTEGER(struct tiered_trainer_config, batch_size, "32", 1,       \
                               65536, "examples a step", .unit = "examples"),           \
         TIERED_OPTION_DOUBLE(struct tiered_trainer_config, lr, "0.05", 0, INFINITY,    \
                              "learning rate", .flags = TIERED_EXCLUSIVE_MIN),          \
         TIERED_OPTION_DOUBLE(struct tiered_trainer_config, momentum, "0.9", 0, 1,      \
-                             "momentum of the steps; starts at rest in each call",     \
+                             "momentum of the steps; starts at rest in each round",    \
                              .flags = TIERED_EXCLUSIVE_MAX),                           \
         TIERED_OPTION_DOUBLE(struct tiered_trainer_config, mu, "0", 0, INFINITY,       \
                              "FedProx: pull towards the model that was given"),        \

@@ -183,6 +183,11 @@ int tiered_learner_load(void *state, const struct tiered_host *host,
                                      learner->count, host, err);
 }
 
+struct tiered_dataset *tiered_learner_dataset(void *state)
+{
+    return &((struct learner *)state)->dataset;
+}
+
 int tiered_learner_manifest(void *state, const struct tiered_manifest **ret_manifest,
                             struct tiered_error *err)
 {
@@ -349,6 +354,20 @@ static int run_steps(struct pass *pass, struct tiered_error *err)
     return 0;
 }
 
+/* FedNova's ||a||_1: how far so many steps go along a gradient that stays the same, in
+   units of lr. With momentum alone (steps - m (1 - m^steps) / (1 - m)) / (1 - m), with
+   mu alone (1 - (1 - lr mu)^steps) / (lr mu); taking the steps gives either, and both.
+   Momentum that swings back over its start has no such length: then 0, not told. */
+static double reach(const struct tiered_trainer_config *config, uint64_t steps)
+{
+    double velocity = 0, reached = 0;
+    for (uint64_t i = 0; i < steps; i++) {
+        velocity = config->momentum * velocity + 1 - config->lr * config->mu * reached;
+        reached += velocity;
+    }
+    return isfinite(reached) && reached > 0 ? reached : 0;
+}
+
 int tiered_learner_train(void *state, const struct tiered_host *host, const void *model,
                          void *out, struct tiered_train_result *result,
                          struct tiered_error *err)
@@ -375,6 +394,9 @@ int tiered_learner_train(void *state, const struct tiered_host *host, const void
                 ? pass.steps * pass.batch /* the full batches come first */
                 : examples->n;
         result->local_steps = pass.steps;
+        if (TIERED_HAS(result, a_norm)) {
+            result->a_norm = reach(config, pass.steps);
+        }
         result->metrics.n = 0;
         add_metric(&result->metrics, "train_loss", pass.loss / (double)pass.seen);
         add_metric(&result->metrics, "train_accuracy",

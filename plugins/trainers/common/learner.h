@@ -23,6 +23,10 @@ int tiered_learner_evaluate(void *state, const struct tiered_host *host,
                             const void *model, struct tiered_train_result *result,
                             struct tiered_error *err);
 
+/** What it trains on, once loaded. */
+struct tiered_dataset;
+struct tiered_dataset *tiered_learner_dataset(void *state);
+
 #define TIERED_LEARNER_OPS(init_)                                                      \
     {                                                                                  \
         .size = sizeof(struct tiered_trainer_ops), .init = (init_),                    \

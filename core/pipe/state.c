@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a pipe's filters carry from one pass to the next (error feedback and the like),
+   as bytes: for each filter that has any, its place in the pipe, its state's version
+   and size (u32, u32, u64, little endian), and the state. */
+#include "core/pipe/stage.h"
+
+struct part_head {
+    uint32_t stage, version;
+    uint64_t size;
+};
+_Static_assert(sizeof(struct part_head) == 16, "no padding is written");
+
+static const struct tiered_saved_state *saved_of(const struct pipe_stage *stage)
+{
+    return TIERED_HAS(stage->ops, saved) && stage->ops->saved.save &&
+                   stage->ops->saved.load
+               ? &stage->ops->saved
+               : NULL;
+}
+
+bool pipe_stages_have_state(const struct pipe_stages *stages)
+{
+    bool have = false;
+    for (size_t k = 0; k < stages->n; k++) {
+        have = have || saved_of(&stages->items[k]);
+    }
+    return have;
+}
+
+static int save_stage(const struct pipe_stage *stage, uint32_t index,
+                      struct tiered_bytes *ret, struct tiered_error *err)
+{
+    const struct tiered_saved_state *saved = saved_of(stage);
+    size_t need = 0, made = 0;
+    if (saved->save(stage->state, NULL, 0, &need, err) < 0) {
+        return pipe_stage_failed(stage, err);
+    }
+    TIERED_FREE uint8_t *data = malloc(need + 1);
+    if (!data) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory for a filter's state");
+    }
+    if (saved->save(stage->state, data, need, &made, err) < 0) {
+        return pipe_stage_failed(stage, err);
+    }
+    if (made > need) {
+        return tiered_fail(err, TIERED_EINVAL, "filter '%s': its state grew",
+                           stage->plugin->name);
+    }
+    const struct part_head head = {index, saved->version, made};
+    return tiered_bytes_append(ret, &head, sizeof(head), err) < 0 ||
+                   tiered_bytes_append(ret, data, made, err) < 0
+               ? -1
+               : 0;
+}
+
+int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
+                     struct tiered_error *err)
+{
+    for (size_t k = 0; k < stages->n; k++) {
+        if (saved_of(&stages->items[k]) &&
+            save_stage(&stages->items[k], (uint32_t)k, ret, err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t size,
+                     struct tiered_error *err)
+{
+    const uint8_t *at = data;
+    struct part_head head;
+    while (size > 0) {
+        if (size < sizeof(head)) {
+            return tiered_fail(err, TIERED_ECORRUPT, "the filters' state is cut off");
+        }
+        memcpy(&head, at, sizeof(head));
+        at += sizeof(head);
+        size -= sizeof(head);
+        const struct pipe_stage *stage =
+            head.stage < stages->n ? &stages->items[head.stage] : NULL;
+        if (head.size > size || !stage || !saved_of(stage)) {
+            return tiered_fail(err, TIERED_ECORRUPT,
+                               "the filters' state is of another pipe");
+        }
+        if (saved_of(stage)->load(stage->state, head.version, at, (size_t)head.size,
+                                  err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+        at += head.size;
+        size -= (size_t)head.size;
+    }
+    return 0;
+}
