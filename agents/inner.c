@@ -219,6 +219,7 @@ static int create_machine(struct inner *inner, struct tiered_error *err)
         .n_children = (uint32_t)as->n_children,
         .rounds_per_parent = rules->rounds_per_parent,
         .sample = rules->sample,
+        .poisson = rules->poisson,
         .quorum = rules->quorum,
         .deadline_ms = rules->deadline_ms,
         .keep_late = rules->keep_late,
