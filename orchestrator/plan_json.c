@@ -48,9 +48,10 @@ static json_t *rounds(const struct tiered_node *node)
 {
     const struct tiered_rounds *r = &node->settings->rounds;
     return json_pack(
-        "{s:i, s:f, s:i, s:i, s:o, s:s}", "per_parent_round", (int)r->per_parent_round,
-        "sample", r->sample, "sampled", (int)tiered_rounds_sampled(r, node->n_children),
-        "quorum", (int)tiered_rounds_needed(r, node->n_children), "deadline_ms",
+        "{s:i, s:f, s:b, s:i, s:i, s:o, s:s}", "per_parent_round",
+        (int)r->per_parent_round, "sample", r->sample, "poisson", r->poisson, "sampled",
+        (int)tiered_rounds_sampled(r, node->n_children), "quorum",
+        (int)tiered_rounds_needed(r, node->n_children), "deadline_ms",
         r->deadline_ms ? json_integer((json_int_t)r->deadline_ms) : json_null(), "late",
         r->keep_late ? "next" : "drop");
 }

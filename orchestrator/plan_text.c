@@ -38,12 +38,16 @@ static void put_rounds(FILE *out, const struct tiered_node *node)
     if (node->parent != TIERED_NO_NODE && r->per_parent_round > 1) {
         fprintf(out, " ×%u", r->per_parent_round);
     }
-    if (r->sample < 1) {
+    if (r->poisson) {
+        fprintf(out, ", samples each with %g %%", r->sample * 100);
+    } else if (r->sample < 1) {
         fprintf(out, ", samples %u of %u", tiered_rounds_sampled(r, node->n_children),
                 node->n_children);
     }
     uint32_t needed = tiered_rounds_needed(r, node->n_children);
-    if (needed < tiered_rounds_sampled(r, node->n_children)) {
+    if (r->poisson && r->quorum < 1) {
+        fprintf(out, ", quorum %g %%", r->quorum * 100);
+    } else if (!r->poisson && needed < tiered_rounds_sampled(r, node->n_children)) {
         fprintf(out, ", quorum %u", needed);
     }
     if (r->deadline_ms) {

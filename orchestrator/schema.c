@@ -80,6 +80,15 @@ static json_t *whole_json(struct schema *s, double min, double max)
     return object;
 }
 
+static json_t *sample_json(struct schema *s)
+{
+    json_t *poisson =
+        json_pack("{s:o}", "poisson", schema_pattern(s, SHARE, "a chance such as 10%"));
+    return json_pack("{s:[o, o]}", "anyOf",
+                     schema_pattern(s, SHARE, "a share such as 50%"),
+                     schema_object(s, poisson, json_pack("[s]", "poisson"), false));
+}
+
 static json_t *quorum_json(struct schema *s)
 {
     json_t *object = schema_pattern(s, SHARE, "a share such as 75%");
@@ -169,8 +178,8 @@ static json_t *key_value_json(struct schema *s, const struct key_row *row,
         return schema_typed(s, "boolean", "true or false");
     case KEY_CHOICE:
         return choice_json(s, row);
-    case KEY_SHARE:
-        return schema_pattern(s, SHARE, "a share such as 50%");
+    case KEY_SAMPLE:
+        return sample_json(s);
     case KEY_QUORUM:
         return quorum_json(s);
     case KEY_DURATION:
@@ -262,10 +271,11 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
 /* One plugin may stand without a list. */
 static json_t *strategy_json(void)
 {
-    return json_pack(
-        "{s:[o, {s:s, s:[o], s:o, s:i, s:i}]}", "anyOf", schema_ref("aggregator"),
-        "type", "array", "items", schema_ref("aggregator"), "additionalItems",
-        schema_ref("optimizer"), "minItems", 1, "maxItems", TIERED_MAX_STAGES);
+    return json_pack("{s:[o, {s:s, s:[o], s:{s:[o, o]}, s:i, s:i}]}", "anyOf",
+                     schema_ref("aggregator"), "type", "array", "items",
+                     schema_ref("aggregator"), "additionalItems", "anyOf",
+                     schema_ref("optimizer"), schema_ref("noise"), "minItems", 1,
+                     "maxItems", TIERED_MAX_STAGES);
 }
 
 static json_t *pipe_json(const char *stage)
@@ -304,8 +314,9 @@ static json_t *definitions_json(struct schema *s)
         s, all, "stage",
         json_pack("{s:[o, o]}", "anyOf", schema_ref("filter"), schema_ref("group")));
     for (enum tiered_kind kind = TIERED_AGGREGATOR; kind <= TIERED_TRAINER; kind++) {
-        schema_put(s, all, tiered_kind_name(kind), schema_kind(s, kind));
+        schema_put(s, all, tiered_kind_name(kind), schema_kind(s, kind, false));
     }
+    schema_put(s, all, "noise", schema_kind(s, TIERED_FILTER, true));
     return all;
 }
 

@@ -92,8 +92,7 @@ static int run_chunk(void *user, size_t chunk, unsigned worker,
     if (call_columns(c, n, s, err) != 0) {
         return -1;
     }
-    tiered_strategy_finish(c->work, c->block, c->at + at, n, 0, s->out, s);
-    return 0;
+    return tiered_strategy_finish(c->work, c->block, c->at + at, n, 0, s->out, s, err);
 }
 
 static int grow(struct columns *c, size_t capacity, struct tiered_error *err)

@@ -82,9 +82,11 @@ static int fold_block(void *user, size_t index, unsigned worker,
     }
     for (uint64_t at = 0; at < block->n_elements; at += STRATEGY_CHUNK) {
         uint64_t left = block->n_elements - at;
-        tiered_strategy_finish(work, block, at,
-                               left < STRATEGY_CHUNK ? (size_t)left : STRATEGY_CHUNK,
-                               weights->rest, s->sum + at, s);
+        size_t n = left < STRATEGY_CHUNK ? (size_t)left : STRATEGY_CHUNK;
+        if (tiered_strategy_finish(work, block, at, n, weights->rest, s->sum + at, s,
+                                   err) != 0) {
+            return -1;
+        }
     }
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From aggregated values to the new model: the base's share, the optimizers, the dtype.
- */
+/* From aggregated values to the new model: the base's share, noise, the optimizers, the
+   dtype. */
 #include "core/aggregate/internal.h"
 
 #include <math.h>
@@ -74,10 +74,9 @@ static void snap_halves(double *values, size_t n)
     }
 }
 
-void tiered_strategy_finish(struct strategy_work *work,
-                            const struct tiered_block *block, uint64_t at, size_t n,
-                            double rest, double *values,
-                            struct strategy_scratch *scratch)
+int tiered_strategy_finish(struct strategy_work *work, const struct tiered_block *block,
+                           uint64_t at, size_t n, double rest, double *values,
+                           struct strategy_scratch *scratch, struct tiered_error *err)
 {
     const struct tiered_strategy_run *run = work->run;
     uint64_t offset = block->offset_bytes + at * tiered_dtype_size(block->dtype);
@@ -94,6 +93,9 @@ void tiered_strategy_finish(struct strategy_work *work,
     for (size_t i = 0; stepped && !run->rows_are_deltas && i < n; i++) {
         values[i] -= x[i];
     }
+    if (tiered_strategy_noise_add(work, block, at, n, values, err) != 0) {
+        return -1;
+    }
     if (stepped) {
         step_range(work, block, at, n, x, values, scratch);
     }
@@ -107,4 +109,5 @@ void tiered_strategy_finish(struct strategy_work *work,
     enum tiered_dtype dtype =
         from_delta ? block->dtype : tiered_strategy_row_dtype(work, block->dtype);
     tiered_from_f64(dtype, values, n, work->model->data + offset);
+    return 0;
 }

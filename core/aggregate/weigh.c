@@ -102,11 +102,24 @@ static int call_weigh(struct strategy_work *work, const double *gram,
                                      err);
 }
 
+/* Then there is noise alone. */
+static bool nothing_counts(const struct strategy_work *work)
+{
+    bool counts = false;
+    for (size_t i = 0; i < work->run->n_rows; i++) {
+        counts = counts || !work->run->rows[i].contribution.excluded;
+    }
+    return !counts;
+}
+
 int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err)
 {
     enum tiered_needs needs = work->strategy->ops.needs;
     size_t n = work->run->n_rows;
     TIERED_FREE double *gram = NULL;
+    if (nothing_counts(work)) {
+        return 0;
+    }
     if (needs != TIERED_NEEDS_NOTHING) {
         gram = calloc(needs == TIERED_NEEDS_GRAM ? n : 1, n * sizeof(gram[0]));
         if (!gram) {

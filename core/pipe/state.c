@@ -3,6 +3,7 @@
    as bytes: for each filter that has any, its place in the pipe, its state's version
    and size (u32, u32, u64, little endian), and the state. */
 #include "core/pipe/stage.h"
+#include "core/privacy/filters.h"
 
 struct part_head {
     uint32_t stage, version;
@@ -34,6 +35,9 @@ static int save_stage(const struct pipe_stage *stage, uint32_t index,
     size_t need = 0, made = 0;
     if (saved->save(stage->state, NULL, 0, &need, err) < 0) {
         return pipe_stage_failed(stage, err);
+    }
+    if (need == 0) {
+        return 0; /* its options decide whether there is any */
     }
     TIERED_FREE uint8_t *data = malloc(need + 1);
     if (!data) {
@@ -89,6 +93,36 @@ int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t 
         }
         at += head.size;
         size -= (size_t)head.size;
+    }
+    return 0;
+}
+
+uint64_t pipe_stages_released(const struct pipe_stages *stages)
+{
+    uint64_t most = 0;
+    for (size_t k = 0; k < stages->n; k++) {
+        const struct pipe_stage *stage = &stages->items[k];
+        uint64_t n = tiered_privacy_is_noise(stage->plugin)
+                         ? stage->ops->released(stage->state)
+                         : 0;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+int tiered_pipe_norm(const struct tiered_use *filters, size_t n_filters,
+                     double *ret_norm, struct tiered_error *err)
+{
+    *ret_norm = 0;
+    for (size_t i = 0; i < n_filters; i++) {
+        double norm;
+        struct tiered_noise noise;
+        const struct tiered_plugin *plugin = &filters[i].loaded->plugin;
+        if (tiered_privacy_of(plugin, filters[i].options_json, &norm, &noise, err) <
+            0) {
+            return -1;
+        }
+        *ret_norm = tiered_privacy_bounds(plugin) ? norm : *ret_norm;
     }
     return 0;
 }

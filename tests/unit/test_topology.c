@@ -163,10 +163,19 @@ static void test_values(void **state)
                               "75%, or a number of children, not '0'"},
         {ROUNDS("sample: 0.5"),
          "3:51: tier 'c': rounds.sample must be a share above 0% "
-         "and up to 100%, such as 50%, not '0.5'"},
-        {ROUNDS("sample: {poisson: 0.5}"), "3:51: tier 'c': rounds.sample by poisson "
-                                           "is not in this version; a share such "
-                                           "as 50% is"},
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not '0.5'"},
+        {ROUNDS("sample: {poisson: 10%}"), "ok"},
+        {ROUNDS("sample: {poisson: 0.5}"),
+         "3:51: tier 'c': rounds.sample must be a share above 0% "
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not a "
+         "mapping"},
+        {ROUNDS("sample: {poisson: 10%, of: 3}"),
+         "3:51: tier 'c': rounds.sample must be a share above 0% "
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not a "
+         "mapping"},
+        {ROUNDS("sample: {poisson: 50%}, quorum: 2"),
+         "3:67: tier 'c': a quorum of 2 children may be more than poisson asks; a "
+         "share of those asked works, such as 100%"},
         {ROUNDS("deadline: 30"),
          "3:53: tier 'c': rounds.deadline needs a unit: 30s, 30m"},
         {ROUNDS("deadline: soon"), "3:53: tier 'c': rounds.deadline must be a duration "
