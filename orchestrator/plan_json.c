@@ -3,6 +3,7 @@
 #include <jansson.h>
 
 #include "orchestrator/plan_text.h"
+#include "orchestrator/privacy.h"
 
 struct writer {
     const struct plan_view *view;
@@ -114,7 +115,9 @@ static json_t *node_object(struct writer *w, uint32_t i)
 
 static int put(struct writer *w, json_t *object)
 {
-    int result = object ? json_dumpf(object, w->out, JSON_COMPACT) : -1;
+    int result =
+        object ? json_dumpf(object, w->out, JSON_COMPACT | JSON_REAL_PRECISION(15))
+               : -1;
     json_decref(object);
     return result < 0 ? tiered_fail(w->err, TIERED_ENOMEM, "cannot write the plan") : 0;
 }
@@ -153,6 +156,10 @@ int plan_print_json(const struct plan_view *view, FILE *out, struct tiered_error
             tiered_topology_run(plan->topology)->rounds);
     fprintf(out, view->model_known ? "%llu" : "null",
             (unsigned long long)view->model_bytes);
+    fprintf(out, ",\"rounds_within_budget\":%u,\"privacy\":", plan->rounds);
+    if (put(&w, privacy_plan_json(plan)) < 0) {
+        return -1;
+    }
     fputs(",\"tiers\":", out);
     if (put(&w, tiers(plan)) < 0) {
         return -1;

@@ -2,6 +2,8 @@
 /* A plan as a tree for a terminal. */
 #include "orchestrator/plan_text.h"
 
+#include "orchestrator/privacy.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -123,6 +125,20 @@ static void draw_children(struct drawing *d, uint32_t parent)
     }
 }
 
+/* What the run will spend at most, before it does. */
+static void put_privacy(const struct tiered_plan *plan, FILE *out)
+{
+    const struct tiered_run_settings *run = tiered_topology_run(plan->topology);
+    json_t *list = privacy_plan_json(plan);
+    fputc('\n', out);
+    if (plan->rounds < run->rounds) {
+        fprintf(out, "stops after %u rounds: one more would exceed epsilon %g\n",
+                plan->rounds, run->stop.epsilon);
+    }
+    privacy_print(list, out);
+    json_decref(list);
+}
+
 int plan_print_tree(const struct plan_view *view, FILE *out, struct tiered_error *err)
 {
     (void)err;
@@ -134,7 +150,8 @@ int plan_print_tree(const struct plan_view *view, FILE *out, struct tiered_error
             tiered_topology_run(plan->topology)->rounds,
             tiered_topology_run(plan->topology)->rounds == 1 ? "" : "s");
     put_bytes(&d, "; the model is ", view->model_bytes);
-    fputs("\nbytes before filters, in one round of the node above\n\n", out);
+    put_privacy(plan, out);
+    fputs("bytes before filters, in one round of the node above\n\n", out);
     put_node(&d, 0, "");
     draw_children(&d, 0);
     return 0;

@@ -254,6 +254,7 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
                          unsigned refuse, bool may_be_null)
 {
     json_t *properties = json_object(), *required = json_array();
+    json_t *together = json_object();
     for (size_t i = 0; i < n_rows; i++) {
         if (rows[i].where & refuse) {
             continue;
@@ -264,8 +265,16 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
         if (rows[i].where & KEY_REQUIRED) {
             schema_add(s, required, json_string(rows[i].name));
         }
+        if (rows[i].with) {
+            schema_put(s, together, rows[i].name, json_pack("[s]", rows[i].with));
+        }
     }
-    return schema_object(s, properties, required, may_be_null);
+    json_t *object = schema_object(s, properties, required, may_be_null);
+    if (json_object_size(together)) {
+        schema_put(s, object, "dependencies", json_incref(together));
+    }
+    json_decref(together);
+    return object;
 }
 
 /* One plugin may stand without a list. */

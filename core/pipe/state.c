@@ -110,6 +110,53 @@ uint64_t pipe_stages_released(const struct pipe_stages *stages)
     return most;
 }
 
+/* One filter's part on a state of its own, for a model without tensors. */
+static int part_released(const struct tiered_use *filter,
+                         const struct tiered_hosting *hosting,
+                         const struct part_head *head, const uint8_t *part,
+                         uint64_t *ret, struct tiered_error *err)
+{
+    TIERED_CLEANUP(tiered_layout_unrefp)
+    struct tiered_layout *nothing = tiered_layout_seal(tiered_layout_build(), err);
+    struct pipe_stages stages = {0};
+    if (!nothing || pipe_stages_open(filter, 1, nothing, hosting, &stages, err) < 0) {
+        return -1;
+    }
+    const struct pipe_stage *stage = &stages.items[0];
+    int result = stage->ops->saved.load(stage->state, head->version, part,
+                                        (size_t)head->size, err);
+    result = result < 0 ? pipe_stage_failed(stage, err) : 0;
+    *ret = result == 0 ? pipe_stages_released(&stages) : 0;
+    pipe_stages_close(&stages);
+    return result;
+}
+
+int tiered_pipe_state_released(const struct tiered_use *filters, size_t n_filters,
+                               const struct tiered_hosting *hosting, const void *data,
+                               size_t size, uint64_t *ret, struct tiered_error *err)
+{
+    const uint8_t *at = data;
+    struct part_head head;
+    *ret = 0;
+    while (size >= sizeof(head)) {
+        memcpy(&head, at, sizeof(head));
+        at += sizeof(head);
+        size -= sizeof(head);
+        if (head.size > size || head.stage >= n_filters) {
+            return tiered_fail(err, TIERED_ECORRUPT,
+                               "the filters' state is of another pipe");
+        }
+        const struct tiered_use *filter = &filters[head.stage];
+        if (tiered_privacy_is_noise(&filter->loaded->plugin) &&
+            part_released(filter, hosting, &head, at, ret, err) < 0) {
+            return -1;
+        }
+        at += head.size;
+        size -= (size_t)head.size;
+    }
+    return 0;
+}
+
 int tiered_pipe_norm(const struct tiered_use *filters, size_t n_filters,
                      double *ret_norm, struct tiered_error *err)
 {

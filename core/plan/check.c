@@ -111,7 +111,9 @@ static void check_link(struct planner *p, const struct variant *parent,
 {
     if (child->checked_parent != parent) {
         child->checked_parent = parent;
+        planner_check_pipes(p, child);
         check_group(p, parent, child);
+        planner_check_noise(p, parent, child);
         check_deadline(p, parent, child);
         check_hosts(p, parent, child);
     }

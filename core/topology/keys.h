@@ -64,6 +64,7 @@ struct key_row {
     const char *fallback; /* what the loader fills in when the key is absent, as a user
                              would write it; NULL: nothing */
     const char *help;     /* what is to be typed in 'quotes' */
+    const char *with;     /* a key that must stand beside it, for editors; NULL: none */
 };
 
 /** The file's own keys, and those of a tier. */

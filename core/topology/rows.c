@@ -117,12 +117,15 @@ const struct key_row tiered_tier_rows[] = {
 const size_t tiered_tier_n_rows = TIERED_COUNT(tiered_tier_rows);
 
 static const struct key_row stop_rows[] = {
-    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric), .where = KEY_REQUIRED,
+    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric),
      .help = "the metric's name, such as 'accuracy' or 'loss'"},
-    {"at_least", KEY_NUMBER, TOP_AT_LEAST, TOP(at_least),
+    {"at_least", KEY_NUMBER, TOP_AT_LEAST, TOP(at_least), .with = "metric",
      .help = "stop at this value or above. Either this or 'at_most' is written"},
-    {"at_most", KEY_NUMBER, TOP_AT_MOST, TOP(at_most),
+    {"at_most", KEY_NUMBER, TOP_AT_MOST, TOP(at_most), .with = "metric",
      .help = "stop at this value or below"},
+    {"epsilon", KEY_NUMBER, TOP_EPSILON, TOP(epsilon),
+     .help = "stop before a tier with noise would spend more than this, at the noise's "
+             "delta. By itself, or beside a metric"},
 };
 
 static const struct key_row evaluate_rows[] = {
@@ -141,8 +144,9 @@ static const struct key_row run_rows[] = {
      .help = "the initial model: the first leaf by name makes it, or the path of a "
              "'.safetensors' file"},
     {"stop_when", KEY_SECTION, TOP_STOP_WHEN, NESTED(stop_rows),
-     .help = "ends the run early, for example '{metric: loss, at_most: 0.3}'. Looked "
-             "at after each evaluation"},
+     .help = "ends the run early, for example '{metric: loss, at_most: 0.3}'. A metric "
+             "is looked at after each evaluation; '{epsilon: 8}' is a budget of "
+             "privacy"},
     {"evaluate", KEY_SECTION, TOP_EVALUATE, NESTED(evaluate_rows),
      .help = "when the model is evaluated, and by whom"},
 };

@@ -58,7 +58,9 @@ struct tiered_settings {
 struct tiered_stop {
     char metric[32]; /* "" none */
     double at;
-    int sign; /* +1 at_least, -1 at_most */
+    int sign;       /* +1 at_least, -1 at_most */
+    double epsilon; /* what no tier may spend more than; 0: none */
+    struct tiered_mark mark;
 };
 
 struct tiered_run_settings {

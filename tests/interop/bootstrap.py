@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment with gRPC for Python, and stubs from tiered.proto: made when missing."""
+"""An environment with gRPC for Python and dp-accounting, and stubs from tiered.proto: made when
+missing."""
 import os
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REQUIREMENTS = os.path.join(HERE, "requirements.txt")
-PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c"
+PACKAGES = "grpc, grpc_tools, google.protobuf, numpy, crc32c, dp_accounting"
 
 
 def run(what, *command):
@@ -25,7 +26,7 @@ def enter(build):
                       ).returncode if os.path.exists(python) else True:
         run("make %s (Debian: apt-get install python3-venv)" % folder,
             sys.executable, "-m", "venv", folder)
-        run("install gRPC for Python, which needs the package index or a mirror of it",
+        run("install the packages, which needs the package index or a mirror of it",
             python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
             "-r", REQUIREMENTS)
     os.execv(python, [python, *sys.argv])

@@ -142,7 +142,15 @@ static void test_values(void **state)
         {RUN("evaluate: [1]"), "1:17: run.evaluate must be a mapping, not a list"},
         {RUN("stop_when: {metric: accuracy}"),
          "1:7: run.stop_when needs metric and one of at_least and at_most, such as "
-         "{metric: accuracy, at_least: 0.97}"},
+         "{metric: accuracy, at_least: 0.97}, or epsilon"},
+        {RUN("stop_when: {epsilon: 0}"),
+         "1:19: run.stop_when.epsilon must be above 0, not 0"},
+        {RUN("stop_when: {epsilon: 1, metric: loss}"),
+         "1:7: run.stop_when needs metric and one of at_least and at_most, such as "
+         "{metric: accuracy, at_least: 0.97}, or epsilon"},
+        {RUN("stop_when: {epsilon: 8}"),
+         "1:7: run.stop_when.epsilon is a budget, and no tier spends any: it needs "
+         "noise behind a clip, such as {gaussian: {noise_multiplier: 1.1}}"},
         {RUN("stop_when: {metric: accuracy, at_least: high}"),
          "1:47: run.stop_when.at_least must be a number, not 'high'"},
         {RUN("stop_when: {metric: loss, at_most: 1}, evaluate: {every: 0}"),
