@@ -343,7 +343,19 @@ struct deliver_job {
     struct node_job job;
     struct node_update update;
     struct tiered_encoded *encoded;
+    uint64_t released; /* of the pipe's noise, this update's included */
 };
+
+/* For the ledger: how often this node's noise was let out so far. The figure is the
+   node's own, which stands in its outbox; telling it again changes nothing. */
+static void tell_released(struct node *node, uint64_t released)
+{
+    if (released) {
+        agent_event(node->agent, "noise_released",
+                    json_pack("{s:s, s:s, s:I}", "node", node->as->node, "tier",
+                              node->as->tier, "releases", (json_int_t)released));
+    }
+}
 
 static int make_outbox_entry(void *user, Tiered__V1__Head *head,
                              struct tiered_encoded **ret, struct tiered_error *err)
@@ -412,6 +424,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         tiered_pipe_save(pipe, &state, err) < 0) {
         return -1;
     }
+    d->released = tiered_pipe_released(pipe);
     pthread_mutex_lock(&node->outbox_lock);
     int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
                                       state.data, state.size, err);
@@ -430,6 +443,9 @@ static void deliver_done(struct node_job *job)
     struct node *node = job->node;
     bool wanted = !node->closing && node->train.active &&
                   tiered_path_equal(&node->train.path, &d->update.path);
+    if (job->result == 0) {
+        tell_released(node, d->released);
+    }
     if (wanted) {
         node->train.active = false;
         if (job->result == 0) {
@@ -550,6 +566,14 @@ static int open_parts(struct node *node, struct tiered_error *err)
     }
     node->n_up = node->as->n_uplink;
     node->n_down = node->as->n_downlink;
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    uint64_t released;
+    if (tiered_outbox_state(node->outbox, &state, err) < 0 ||
+        tiered_pipe_state_released(node->up, node->n_up, &node->hosting, state.data,
+                                   state.size, &released, err) < 0) {
+        return -1;
+    }
+    tell_released(node, released); /* what was told may have died with the process */
     struct tiered_net *net;
     if (ways_net(agent, node->as->transport, node->as->insecure, &net, err) < 0) {
         return -1;

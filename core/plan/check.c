@@ -12,6 +12,14 @@ static void check_quorum(struct planner *p, struct variant *v,
     const struct tiered_rounds *rounds = &v->settings.rounds;
     uint32_t sampled = tiered_rounds_sampled(rounds, node->n_children);
     uint32_t needed = tiered_rounds_needed(rounds, node->n_children);
+    if (rounds->poisson && rounds->quorum_count) {
+        tiered_diag_error(p->diag, v->given.marks[TIER_QUORUM],
+                          "%s: a quorum of %u children may be more than poisson asks; "
+                          "a share of those asked works, such as 100%%",
+                          v->label, needed);
+        v->reported = true;
+        return;
+    }
     if (needed > node->n_children) {
         tiered_diag_error(
             p->diag, v->given.marks[TIER_QUORUM],
@@ -103,7 +111,9 @@ static void check_link(struct planner *p, const struct variant *parent,
 {
     if (child->checked_parent != parent) {
         child->checked_parent = parent;
+        planner_check_pipes(p, child);
         check_group(p, parent, child);
+        planner_check_noise(p, parent, child);
         check_deadline(p, parent, child);
         check_hosts(p, parent, child);
     }
