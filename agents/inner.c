@@ -221,6 +221,7 @@ static int create_machine(struct inner *inner, struct tiered_error *err)
         .n_children = (uint32_t)as->n_children,
         .rounds_per_parent = rules->rounds_per_parent,
         .sample = rules->sample,
+        .poisson = rules->poisson,
         .quorum = rules->quorum,
         .deadline_ms = rules->deadline_ms,
         .keep_late = rules->keep_late,
@@ -277,6 +278,24 @@ static int restore(struct inner *inner, struct tiered_error *err)
     return result;
 }
 
+/* Noise is measured by what the children's uplink bounds, over a number of children
+   that no round changes. */
+static int bound_noise(struct inner *inner, struct tiered_error *err)
+{
+    const Tiered__V1__NodeAssignment *as = inner->node->as;
+    double norm;
+    if (!tiered_strategy_has_noise(inner->strategy) || !as->rules) {
+        return 0;
+    }
+    if (tiered_pipe_norm(inner->child_up, as->n_child_uplink, &norm, err) < 0) {
+        return -1;
+    }
+    tiered_strategy_bound(inner->strategy, norm,
+                          tiered_round_expected(as->rules->sample, as->rules->poisson,
+                                                (uint32_t)as->n_children));
+    return 0;
+}
+
 static int open_parts(struct inner *inner, struct tiered_error *err)
 {
     struct node *node = inner->node;
@@ -306,7 +325,7 @@ static int open_parts(struct inner *inner, struct tiered_error *err)
                            "tensors of a run stay as they begin",
                            inner->strategy_uses[0].loaded->plugin.name);
     }
-    return 0;
+    return bound_noise(inner, err);
 }
 
 int inner_create(struct node *node, struct tiered_error *err)

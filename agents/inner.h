@@ -118,8 +118,8 @@ extern const struct tiered_downlink_owner inner_downlink_owner;
 /* Jobs; each ends in an event (inner_jobs.c). */
 void inner_screen(struct inner *inner, struct inner_update *update,
                   struct tiered_push *push);
-void inner_aggregate(struct inner *inner, const struct tiered_counted *updates,
-                     uint32_t n_updates);
+void inner_aggregate(struct inner *inner, const struct tiered_path *path,
+                     const struct tiered_counted *updates, uint32_t n_updates);
 void inner_commit(struct inner *inner, const struct tiered_round_record *record);
 /** `reference`: of FORM_REFERRED, else NULL. */
 void inner_encode(struct inner *inner, struct inner_published *published,

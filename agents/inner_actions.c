@@ -343,7 +343,7 @@ static void carry_out(struct inner *inner, const struct tiered_round_action *a)
         break;
     case TIERED_DO_AGGREGATE:
         enter_round(inner, &a->path);
-        inner_aggregate(inner, a->updates, a->n_updates);
+        inner_aggregate(inner, &a->path, a->updates, a->n_updates);
         break;
     case TIERED_DO_COMMIT:
         if (inner->group) {

@@ -129,6 +129,7 @@ struct aggregate_job {
     struct node_job job;
     struct inner *inner;
     struct tiered_model *base, *result;
+    char path[192];
     uint32_t n;
     struct inner_update **updates;
     struct tiered_row *rows;
@@ -234,6 +235,7 @@ static void aggregate_run(struct node_job *base)
         .allow_bad = node->as->on_bad_update == TIERED_ALLOW_BAD,
         .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
+        .path = job->path,
     };
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
@@ -288,8 +290,8 @@ static void aggregate_done(struct node_job *base)
     inner_step(inner, &event);
 }
 
-void inner_aggregate(struct inner *inner, const struct tiered_counted *updates,
-                     uint32_t n_updates)
+void inner_aggregate(struct inner *inner, const struct tiered_path *path,
+                     const struct tiered_counted *updates, uint32_t n_updates)
 {
     struct aggregate_job *job = calloc(1, sizeof(*job));
     size_t n = n_updates ? n_updates : 1;
@@ -298,6 +300,7 @@ void inner_aggregate(struct inner *inner, const struct tiered_counted *updates,
         !(job->decoders = calloc(n, sizeof(struct tiered_decoder *)))) {
         abort();
     }
+    tiered_path_text(path, job->path);
     job->job.run = aggregate_run;
     job->job.done = aggregate_done;
     job->inner = inner;

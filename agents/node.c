@@ -476,6 +476,15 @@ static int open_parts(struct node *node, struct tiered_error *err)
         return -1;
     }
     node->n_down = node->as->n_downlink;
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
+    uint64_t released;
+    if (tiered_outbox_state(node->outbox, &state, err) < 0 ||
+        tiered_pipe_state_released(node->up, node->n_up, &node->hosting, state.data,
+                                   state.size, &released, err) < 0) {
+        return -1;
+    }
+    node_tell_released(node,
+                       released); /* what was told may have died with the process */
     struct tiered_net *net;
     if (ways_net(agent, node->as->transport, node->as->insecure, &net, err) < 0) {
         return -1;

@@ -98,6 +98,9 @@ struct node_update {
     struct tiered_metrics metrics;
 };
 void node_deliver(struct node *node, const struct node_update *update);
+/** For the ledger: how often this node's noise was let out so far. The figure is the
+    node's own, which stands in its outbox; telling it again changes nothing. */
+void node_tell_released(struct node *node, uint64_t released);
 void node_deliver_initial(struct node *node, const struct tiered_path *path,
                           struct tiered_encoded *encoded);
 void node_evaluated(struct node *node, const struct tiered_path *path,

@@ -7,7 +7,17 @@ struct deliver_job {
     struct node_job job;
     struct node_update update;
     struct tiered_encoded *encoded;
+    uint64_t released; /* of the pipe's noise, this update's included */
 };
+
+void node_tell_released(struct node *node, uint64_t released)
+{
+    if (released) {
+        agent_event(node->agent, "noise_released",
+                    json_pack("{s:s, s:s, s:I}", "node", node->as->node, "tier",
+                              node->as->tier, "releases", (json_int_t)released));
+    }
+}
 
 static int make_outbox_entry(void *user, Tiered__V1__Head *head,
                              struct tiered_encoded **ret, struct tiered_error *err)
@@ -131,6 +141,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         tiered_pipe_save(pipe, &state, err) < 0) {
         return -1;
     }
+    d->released = tiered_pipe_released(pipe);
     pthread_mutex_lock(&node->outbox_lock);
     int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
                                       state.data, state.size, err);
@@ -160,6 +171,9 @@ static void deliver_done(struct node_job *job)
     struct node *node = job->node;
     bool wanted = !node->closing && node->train.active &&
                   tiered_path_equal(&node->train.path, &d->update.path);
+    if (job->result == 0) {
+        node_tell_released(node, d->released);
+    }
     if (wanted) {
         node->train.active = false;
         if (job->result == 0) {

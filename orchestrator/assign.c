@@ -84,8 +84,9 @@ static int fill_rules(const struct tiered_plan *plan, uint32_t index,
     tiered__v1__round_rules__init(rules);
     as->rules = rules;
     bool root = node->parent == TIERED_NO_NODE;
-    rules->rounds_per_parent = root ? run->rounds : rounds->per_parent_round;
+    rules->rounds_per_parent = root ? plan->rounds : rounds->per_parent_round;
     rules->sample = rounds->sample;
+    rules->poisson = rounds->poisson;
     rules->quorum = tiered_rounds_quorum_share(rounds, node->n_children);
     rules->deadline_ms = rounds->deadline_ms;
     rules->keep_late = rounds->keep_late;

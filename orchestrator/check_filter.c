@@ -364,6 +364,8 @@ static const struct check_case cases[] = {
     {"dropped pass", check_dropped_pass},
     {"saved state", check_saved_state},
     {"threads", threads},
+    {"norm", check_norm},
+    {"noise", check_noise},
 };
 
 const struct check_kind check_filter = {

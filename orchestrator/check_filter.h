@@ -2,7 +2,8 @@
 /**
  * What the files of filters' checks share: check_filter.c has round trips, sizes and
  * threads, check_filter_bad.c what a peer or a small buffer can do,
- * check_filter_state.c passes that are repeated and states that are saved.
+ * check_filter_state.c passes that are repeated and states that are saved,
+ * check_filter_privacy.c what privacy filters say of themselves.
  */
 #ifndef TIERED_ORCHESTRATOR_CHECK_FILTER_H
 #define TIERED_ORCHESTRATOR_CHECK_FILTER_H
@@ -27,5 +28,9 @@ int check_nonfinite(struct check *check, struct tiered_error *err);
 int check_same_pass(struct check *check, struct tiered_error *err);
 int check_dropped_pass(struct check *check, struct tiered_error *err);
 int check_saved_state(struct check *check, struct tiered_error *err);
+
+/* check_filter_privacy.c */
+int check_norm(struct check *check, struct tiered_error *err);
+int check_noise(struct check *check, struct tiered_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "orchestrator/look.h"
+#include "orchestrator/privacy.h"
 #include "orchestrator/record.h"
 
 #define WATCH_MS 500
@@ -24,6 +25,7 @@ static void print_head(const json_t *run)
         }
     }
     putchar('\n');
+    privacy_print(json_object_get(run, "privacy"), stdout);
 }
 
 /* "4.1 MiB", and what share that is of the bytes before the link's filters. */
@@ -105,10 +107,11 @@ static int past_status(const char *folder, bool json)
         snprintf(status, sizeof(status), "left");
     }
     const char *name = strrchr(folder, '/') + 1;
-    json_t *run = json_pack("{s:s, s:s, s:I, s:I, s:o}", "run", name, "status", status,
-                            "rounds", (json_int_t)summary.rounds, "rounds_total",
-                            (json_int_t)summary.rounds, "metrics",
-                            summary.metrics ? summary.metrics : json_object());
+    json_t *run = json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "run", name, "status",
+                            status, "rounds", (json_int_t)summary.rounds,
+                            "rounds_total", (json_int_t)summary.rounds, "metrics",
+                            summary.metrics ? summary.metrics : json_object(),
+                            "privacy", record_privacy_json(folder));
     if (json) {
         json_dumpf(run, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15));
         putchar('\n');

@@ -3,6 +3,7 @@
 #include <jansson.h>
 
 #include "orchestrator/plan_text.h"
+#include "orchestrator/privacy.h"
 
 struct writer {
     const struct plan_view *view;
@@ -48,9 +49,10 @@ static json_t *rounds(const struct tiered_node *node)
 {
     const struct tiered_rounds *r = &node->settings->rounds;
     return json_pack(
-        "{s:i, s:f, s:i, s:i, s:o, s:s}", "per_parent_round", (int)r->per_parent_round,
-        "sample", r->sample, "sampled", (int)tiered_rounds_sampled(r, node->n_children),
-        "quorum", (int)tiered_rounds_needed(r, node->n_children), "deadline_ms",
+        "{s:i, s:f, s:b, s:i, s:i, s:o, s:s}", "per_parent_round",
+        (int)r->per_parent_round, "sample", r->sample, "poisson", r->poisson, "sampled",
+        (int)tiered_rounds_sampled(r, node->n_children), "quorum",
+        (int)tiered_rounds_needed(r, node->n_children), "deadline_ms",
         r->deadline_ms ? json_integer((json_int_t)r->deadline_ms) : json_null(), "late",
         r->keep_late ? "next" : "drop");
 }
@@ -113,7 +115,9 @@ static json_t *node_object(struct writer *w, uint32_t i)
 
 static int put(struct writer *w, json_t *object)
 {
-    int result = object ? json_dumpf(object, w->out, JSON_COMPACT) : -1;
+    int result =
+        object ? json_dumpf(object, w->out, JSON_COMPACT | JSON_REAL_PRECISION(15))
+               : -1;
     json_decref(object);
     return result < 0 ? tiered_fail(w->err, TIERED_ENOMEM, "cannot write the plan") : 0;
 }
@@ -152,6 +156,10 @@ int plan_print_json(const struct plan_view *view, FILE *out, struct tiered_error
             tiered_topology_run(plan->topology)->rounds);
     fprintf(out, view->model_known ? "%llu" : "null",
             (unsigned long long)view->model_bytes);
+    fprintf(out, ",\"rounds_within_budget\":%u,\"privacy\":", plan->rounds);
+    if (put(&w, privacy_plan_json(plan)) < 0) {
+        return -1;
+    }
     fputs(",\"tiers\":", out);
     if (put(&w, tiers(plan)) < 0) {
         return -1;

@@ -2,6 +2,8 @@
 /* A plan as a tree for a terminal. */
 #include "orchestrator/plan_text.h"
 
+#include "orchestrator/privacy.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -38,12 +40,16 @@ static void put_rounds(FILE *out, const struct tiered_node *node)
     if (node->parent != TIERED_NO_NODE && r->per_parent_round > 1) {
         fprintf(out, " ×%u", r->per_parent_round);
     }
-    if (r->sample < 1) {
+    if (r->poisson) {
+        fprintf(out, ", samples each with %g %%", r->sample * 100);
+    } else if (r->sample < 1) {
         fprintf(out, ", samples %u of %u", tiered_rounds_sampled(r, node->n_children),
                 node->n_children);
     }
     uint32_t needed = tiered_rounds_needed(r, node->n_children);
-    if (needed < tiered_rounds_sampled(r, node->n_children)) {
+    if (r->poisson && r->quorum < 1) {
+        fprintf(out, ", quorum %g %%", r->quorum * 100);
+    } else if (!r->poisson && needed < tiered_rounds_sampled(r, node->n_children)) {
         fprintf(out, ", quorum %u", needed);
     }
     if (r->deadline_ms) {
@@ -119,6 +125,20 @@ static void draw_children(struct drawing *d, uint32_t parent)
     }
 }
 
+/* What the run will spend at most, before it does. */
+static void put_privacy(const struct tiered_plan *plan, FILE *out)
+{
+    const struct tiered_run_settings *run = tiered_topology_run(plan->topology);
+    json_t *list = privacy_plan_json(plan);
+    fputc('\n', out);
+    if (plan->rounds < run->rounds) {
+        fprintf(out, "stops after %u rounds: one more would exceed epsilon %g\n",
+                plan->rounds, run->stop.epsilon);
+    }
+    privacy_print(list, out);
+    json_decref(list);
+}
+
 int plan_print_tree(const struct plan_view *view, FILE *out, struct tiered_error *err)
 {
     (void)err;
@@ -130,7 +150,8 @@ int plan_print_tree(const struct plan_view *view, FILE *out, struct tiered_error
             tiered_topology_run(plan->topology)->rounds,
             tiered_topology_run(plan->topology)->rounds == 1 ? "" : "s");
     put_bytes(&d, "; the model is ", view->model_bytes);
-    fputs("\nbytes before filters, in one round of the node above\n\n", out);
+    put_privacy(plan, out);
+    fputs("bytes before filters, in one round of the node above\n\n", out);
     put_node(&d, 0, "");
     draw_children(&d, 0);
     return 0;

@@ -2,6 +2,7 @@
 /* The run's record in SQLite. */
 #include "orchestrator/record.h"
 
+#include <math.h>
 #include <sqlite3.h>
 
 struct record {
@@ -22,6 +23,9 @@ static const char schema[] =
     "  raw_up INTEGER, filters_up TEXT, PRIMARY KEY (run, node, path));"
     "CREATE TABLE IF NOT EXISTS contributions (run TEXT, parent TEXT, path TEXT,"
     "  node TEXT, num_examples INTEGER, PRIMARY KEY (run, parent, path, node));"
+    "CREATE TABLE IF NOT EXISTS privacy (run TEXT, node TEXT, noise TEXT, tier TEXT,"
+    "  steps INTEGER, epsilon REAL, delta REAL, noise_multiplier REAL, q REAL,"
+    "  PRIMARY KEY (run, node, noise));"
     "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, run TEXT, time TEXT,"
     "  event TEXT, json TEXT);";
 
@@ -172,23 +176,8 @@ int record_event(struct record *record, const char *run, const json_t *event,
     return result;
 }
 
-int record_finish(struct record *record, const char *run, const char *status,
-                  const char *model, struct tiered_error *err)
-{
-    return execute(record, err,
-                   "UPDATE runs SET status = ?, model = ?, finished = datetime('now')"
-                   " WHERE run = ?",
-                   "sss", status, model ? model : "", run);
-}
-
-int record_resume(struct record *record, const char *run, struct tiered_error *err)
-{
-    return execute(record, err,
-                   "UPDATE runs SET status = 'running', finished = NULL WHERE run = ?",
-                   "s", run);
-}
-
-/* One row of one query on a run folder's record; `take` gets the row. -1: no row. */
+/* One row of one query (take may step on to more) on a run folder's record; `take` gets
+ * the row. -1: no row. */
 static int query(const char *folder, const char *sql,
                  void (*take)(sqlite3_stmt *row, void *user), void *user)
 {
@@ -206,6 +195,100 @@ static int query(const char *folder, const char *sql,
     sqlite3_finalize(statement);
     sqlite3_close(db);
     return result;
+}
+
+/* SQLite's infinity is no number that other programs read: NULL stands for none. */
+int record_privacy(struct record *record, const char *run,
+                   const struct record_privacy *row, struct tiered_error *err)
+{
+    return execute(record, err,
+                   "INSERT OR REPLACE INTO privacy (run, node, noise, tier, steps,"
+                   " epsilon, delta, noise_multiplier, q)"
+                   " VALUES (?, ?, ?, ?, ?, nullif(?, 9e999), ?, ?, ?)",
+                   "ssssiffff", run, row->node, row->noise, row->tier, row->steps,
+                   row->epsilon, row->delta, row->noise_multiplier, row->q);
+}
+
+static const char *column_text(sqlite3_stmt *row, int i)
+{
+    const char *text = (const char *)sqlite3_column_text(row, i);
+    return text ? text : "";
+}
+
+static struct record_privacy privacy_of(sqlite3_stmt *row)
+{
+    bool none = sqlite3_column_type(row, 4) == SQLITE_NULL;
+    return (struct record_privacy){
+        .node = column_text(row, 0),
+        .noise = column_text(row, 1),
+        .tier = column_text(row, 2),
+        .steps = sqlite3_column_int64(row, 3),
+        .epsilon = none ? INFINITY : sqlite3_column_double(row, 4),
+        .delta = sqlite3_column_double(row, 5),
+        .noise_multiplier = sqlite3_column_double(row, 6),
+        .q = sqlite3_column_double(row, 7),
+    };
+}
+
+#define PRIVACY_COLUMNS "node, noise, tier, steps, epsilon, delta, noise_multiplier, q"
+
+int record_privacy_rows(struct record *record, const char *run,
+                        void (*tell)(void *user, const struct record_privacy *row),
+                        void *user, struct tiered_error *err)
+{
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(record->db,
+                           "SELECT " PRIVACY_COLUMNS " FROM privacy WHERE run = ?", -1,
+                           &statement, NULL) != SQLITE_OK) {
+        return fail(record, "cannot prepare", err);
+    }
+    sqlite3_bind_text(statement, 1, run, -1, SQLITE_TRANSIENT);
+    while (sqlite3_step(statement) == SQLITE_ROW) {
+        const struct record_privacy row = privacy_of(statement);
+        tell(user, &row);
+    }
+    sqlite3_finalize(statement);
+    return 0;
+}
+
+static void take_privacy(sqlite3_stmt *statement, void *user)
+{
+    do {
+        const struct record_privacy row = privacy_of(statement);
+        json_t *epsilon = isfinite(row.epsilon) ? json_real(row.epsilon) : json_null();
+        json_array_append_new(user,
+                              json_pack("{s:s, s:s, s:I, s:o, s:f, s:f, s:f, s:s}",
+                                        "tier", row.tier, "noise", row.noise, "steps",
+                                        (json_int_t)row.steps, "epsilon", epsilon,
+                                        "delta", row.delta, "noise_multiplier",
+                                        row.noise_multiplier, "q", row.q, "note", ""));
+    } while (sqlite3_step(statement) == SQLITE_ROW);
+}
+
+json_t *record_privacy_json(const char *folder)
+{
+    json_t *list = json_array();
+    query(folder,
+          "SELECT node, noise, tier, max(steps), epsilon, delta, noise_multiplier, q"
+          " FROM privacy GROUP BY tier, noise, delta, noise_multiplier, q",
+          take_privacy, list);
+    return list;
+}
+
+int record_finish(struct record *record, const char *run, const char *status,
+                  const char *model, struct tiered_error *err)
+{
+    return execute(record, err,
+                   "UPDATE runs SET status = ?, model = ?, finished = datetime('now')"
+                   " WHERE run = ?",
+                   "sss", status, model ? model : "", run);
+}
+
+int record_resume(struct record *record, const char *run, struct tiered_error *err)
+{
+    return execute(record, err,
+                   "UPDATE runs SET status = 'running', finished = NULL WHERE run = ?",
+                   "s", run);
 }
 
 struct text_out {

@@ -37,6 +37,20 @@ int record_resume(struct record *record, const char *run, struct tiered_error *e
 int record_rounds(struct record *record, const char *run,
                   void (*tell)(void *user, json_t *event), void *user,
                   struct tiered_error *err);
+/** What one node's noise has spent. Text is borrowed; epsilon INFINITY: none. */
+struct record_privacy {
+    const char *node, *tier, *noise; /* "local", "central" */
+    long long steps;
+    double epsilon, delta, noise_multiplier, q;
+};
+int record_privacy(struct record *record, const char *run,
+                   const struct record_privacy *row, struct tiered_error *err);
+int record_privacy_rows(struct record *record, const char *run,
+                        void (*tell)(void *user, const struct record_privacy *row),
+                        void *user, struct tiered_error *err);
+/** The busiest node of each tier and noise, of the run whose folder this is, as
+    privacy_json has it; new reference. */
+json_t *record_privacy_json(const char *folder);
 int record_finish(struct record *record, const char *run, const char *status,
                   const char *model, struct tiered_error *err);
 

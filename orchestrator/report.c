@@ -11,6 +11,7 @@
 
 #include "core/base/base.h"
 #include "core/model/metrics.h"
+#include "orchestrator/privacy.h"
 
 struct tier_sums {
     uint64_t rounds, contributions, num_examples, bytes_up, bytes_down, raw_up;
@@ -199,7 +200,7 @@ static void add_tier(struct block_line *line, const struct report *report,
 static void add_run(struct block_line *line, const struct report *report)
 {
     char elapsed[32];
-    uint32_t rounds = tiered_topology_run(report->plan->topology)->rounds;
+    uint32_t rounds = report->plan->rounds;
     const char *state = report->nodes[0].state;
     bool started = report->rounds || (state[0] && strcmp(state, "idle") != 0);
     tiered_format_duration(tiered_now_ms() - report->began_ms, elapsed);
@@ -273,7 +274,6 @@ static int format_metrics(const struct tiered_metrics *metrics, char *out, size_
 static void round_line(struct report *report, const json_t *event)
 {
     char metrics[256], up[32], down[32];
-    const struct tiered_run_settings *run = tiered_topology_run(report->plan->topology);
     struct tiered_metrics of_round;
     tiered_metrics_from_json(json_object_get(event, "metrics"), &of_round);
     tiered_metrics_update(&report->metrics, json_object_get(event, "metrics"));
@@ -289,7 +289,7 @@ static void round_line(struct report *report, const json_t *event)
     }
     printf("round %llu/%u  %s  %llu contributions, %llu examples  up %s, down %s  "
            "%.1f s\n",
-           (unsigned long long)report->rounds, run->rounds, metrics,
+           (unsigned long long)report->rounds, report->plan->rounds, metrics,
            (unsigned long long)number(event, "contributions"),
            (unsigned long long)number(event, "num_examples"), up, down,
            json_number_value(json_object_get(event, "seconds")));
@@ -424,8 +424,22 @@ static void end_row(const struct report *report, uint32_t tier)
            (unsigned long long)sums->num_examples, up, raw, down);
 }
 
+static void end_privacy(const struct report *report, const json_t *privacy)
+{
+    uint32_t wanted = tiered_topology_run(report->plan->topology)->rounds;
+    if (json_array_size(privacy)) {
+        putchar('\n');
+        privacy_print(privacy, stdout);
+    }
+    if (report->plan->rounds < wanted && report->rounds == report->plan->rounds) {
+        printf("privacy: of %u rounds one more than %u would exceed epsilon %g\n",
+               wanted, report->plan->rounds,
+               tiered_topology_run(report->plan->topology)->stop.epsilon);
+    }
+}
+
 void report_end(struct report *report, const char *status, const char *model,
-                double seconds)
+                const json_t *privacy, double seconds)
 {
     if (report->form == REPORT_JSON) {
         return;
@@ -444,6 +458,7 @@ void report_end(struct report *report, const char *status, const char *model,
     for (uint32_t t = 0; t < report->plan->n_tiers; t++) {
         end_row(report, t);
     }
+    end_privacy(report, privacy);
     if (model) {
         printf("\nmodel: %s\n", model);
     }

@@ -34,9 +34,10 @@ __attribute__((format(printf, 3, 4))) void
 report_say(struct report *report, const char *severity, const char *fmt, ...);
 /** Why stdout takes nothing any more, or NULL. */
 const char *report_broken(const struct report *report);
-/** The table at the end, and where the model is. */
+/** The table at the end, what was spent of privacy (a list as privacy_json's), and
+   where the model is. */
 void report_end(struct report *report, const char *status, const char *model,
-                double seconds);
+                const json_t *privacy, double seconds);
 
 TIERED_DEFINE_FREE(struct report, report_destroy)
 

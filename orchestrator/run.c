@@ -81,6 +81,14 @@ static void note_progress(struct run *run, const json_t *event)
     }
 }
 
+static void count_privacy(struct run *run, json_t *event)
+{
+    struct tiered_error err;
+    if (privacy_take(&run->privacy, event, run->record, run->id, &err) < 0) {
+        report_say(run->report, "warning", "%s", err.text);
+    }
+}
+
 void run_take_event(struct run *run, json_t *event)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
@@ -89,8 +97,9 @@ void run_take_event(struct run *run, json_t *event)
         (strcmp(name, "round_committed") == 0 && told_before(run, node, event))) {
         return;
     }
+    count_privacy(run, event);
     keep_event(run, event);
-    if (strcmp(name, "contributions") != 0) {
+    if (strcmp(name, "contributions") != 0 && strcmp(name, "noise_released") != 0) {
         report_event(run->report, event);
         http_event(run->http, event);
     }
@@ -342,9 +351,10 @@ static int open_record(struct run *run, const struct run_options *options,
         return -1;
     }
     if (run->resumed) {
-        return record_resume(run->record, run->id, err) < 0
+        return record_resume(run->record, run->id, err) < 0 ? -1
+               : record_rounds(run->record, run->id, take_past_round, run, err) < 0
                    ? -1
-                   : record_rounds(run->record, run->id, take_past_round, run, err);
+                   : privacy_restore(&run->privacy, run->record, run->id, err);
     }
     return record_run(run->record, run->id, settings->name, settings->seed,
                       run->plan->generation, options->topology_path, err);
@@ -513,6 +523,7 @@ static int start(struct run *run, const struct run_options *options,
     }
     tiered_wall_text(run->started);
     if (!run->program || view_create(run->plan, &run->view, err) < 0 ||
+        privacy_create(run->plan, &run->privacy, err) < 0 ||
         open_folder(run, options, err) < 0 || open_log(run, options, err) < 0 ||
         open_record(run, options, err) < 0 || tiered_loop_create(&run->loop, err) < 0 ||
         tiered_loop_signals(run->loop, true, on_signal, run, err) < 0 ||
@@ -550,9 +561,17 @@ static void finish(struct run *run)
     free(run->node_rounds);
     free(run->ports);
     view_finish(&run->view);
+    privacy_finish(&run->privacy);
     free(run->program);
     free(run->id);
     free(run->folder);
+}
+
+/* It ran all the rounds that it could afford, and more were wanted. */
+static bool ended_by_budget(const struct run *run)
+{
+    return run->status == RUN_DONE && run->rounds == run->plan->rounds &&
+           run->plan->rounds < tiered_topology_run(run->plan->topology)->rounds;
 }
 
 static void tell_finished(struct run *run, double seconds)
@@ -568,13 +587,19 @@ static void tell_finished(struct run *run, double seconds)
     if (run->reason[0]) {
         json_object_set_new(fields, "reason", text_json(run->reason));
     }
+    json_t *spent = privacy_json(&run->privacy);
+    json_object_set(fields, "privacy", spent);
+    if (ended_by_budget(run)) {
+        json_object_set_new(fields, "stopped_by", json_string("epsilon"));
+    }
     run_event(run, "run_finished", fields);
     if (record_finish(run->record, run->id, names[run->status],
                       has_model ? run->model_path : NULL, &err) < 0) {
         report_say(run->report, "warning", "%s", err.text);
     }
     report_end(run->report, names[run->status], has_model ? run->model_path : NULL,
-               seconds);
+               spent, seconds);
+    json_decref(spent);
 }
 
 int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,

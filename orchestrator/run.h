@@ -22,6 +22,7 @@
 #include "core/plan/plan.h"
 #include "orchestrator/assign.h"
 #include "orchestrator/http.h"
+#include "orchestrator/privacy.h"
 #include "orchestrator/record.h"
 #include "orchestrator/report.h"
 #include "orchestrator/resume.h"
@@ -66,6 +67,7 @@ struct run {
     const char *plugins_folder, *log_level;
     struct report *report;
     struct view view;
+    struct privacy privacy;
     struct http *http;
     char started[32]; /* when */
 

@@ -80,6 +80,15 @@ static json_t *whole_json(struct schema *s, double min, double max)
     return object;
 }
 
+static json_t *sample_json(struct schema *s)
+{
+    json_t *poisson =
+        json_pack("{s:o}", "poisson", schema_pattern(s, SHARE, "a chance such as 10%"));
+    return json_pack("{s:[o, o]}", "anyOf",
+                     schema_pattern(s, SHARE, "a share such as 50%"),
+                     schema_object(s, poisson, json_pack("[s]", "poisson"), false));
+}
+
 static json_t *quorum_json(struct schema *s)
 {
     json_t *object = schema_pattern(s, SHARE, "a share such as 75%");
@@ -169,8 +178,8 @@ static json_t *key_value_json(struct schema *s, const struct key_row *row,
         return schema_typed(s, "boolean", "true or false");
     case KEY_CHOICE:
         return choice_json(s, row);
-    case KEY_SHARE:
-        return schema_pattern(s, SHARE, "a share such as 50%");
+    case KEY_SAMPLE:
+        return sample_json(s);
     case KEY_QUORUM:
         return quorum_json(s);
     case KEY_DURATION:
@@ -245,6 +254,7 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
                          unsigned refuse, bool may_be_null)
 {
     json_t *properties = json_object(), *required = json_array();
+    json_t *together = json_object();
     for (size_t i = 0; i < n_rows; i++) {
         if (rows[i].where & refuse) {
             continue;
@@ -255,17 +265,26 @@ static json_t *keys_json(struct schema *s, const struct key_row *rows, size_t n_
         if (rows[i].where & KEY_REQUIRED) {
             schema_add(s, required, json_string(rows[i].name));
         }
+        if (rows[i].with) {
+            schema_put(s, together, rows[i].name, json_pack("[s]", rows[i].with));
+        }
     }
-    return schema_object(s, properties, required, may_be_null);
+    json_t *object = schema_object(s, properties, required, may_be_null);
+    if (json_object_size(together)) {
+        schema_put(s, object, "dependencies", json_incref(together));
+    }
+    json_decref(together);
+    return object;
 }
 
 /* One plugin may stand without a list. */
 static json_t *strategy_json(void)
 {
-    return json_pack(
-        "{s:[o, {s:s, s:[o], s:o, s:i, s:i}]}", "anyOf", schema_ref("aggregator"),
-        "type", "array", "items", schema_ref("aggregator"), "additionalItems",
-        schema_ref("optimizer"), "minItems", 1, "maxItems", TIERED_MAX_STAGES);
+    return json_pack("{s:[o, {s:s, s:[o], s:{s:[o, o]}, s:i, s:i}]}", "anyOf",
+                     schema_ref("aggregator"), "type", "array", "items",
+                     schema_ref("aggregator"), "additionalItems", "anyOf",
+                     schema_ref("optimizer"), schema_ref("noise"), "minItems", 1,
+                     "maxItems", TIERED_MAX_STAGES);
 }
 
 static json_t *pipe_json(const char *stage)
@@ -304,8 +323,9 @@ static json_t *definitions_json(struct schema *s)
         s, all, "stage",
         json_pack("{s:[o, o]}", "anyOf", schema_ref("filter"), schema_ref("group")));
     for (enum tiered_kind kind = TIERED_AGGREGATOR; kind <= TIERED_TRAINER; kind++) {
-        schema_put(s, all, tiered_kind_name(kind), schema_kind(s, kind));
+        schema_put(s, all, tiered_kind_name(kind), schema_kind(s, kind, false));
     }
+    schema_put(s, all, "noise", schema_kind(s, TIERED_FILTER, true));
     return all;
 }
 

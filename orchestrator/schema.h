@@ -47,7 +47,8 @@ json_t *schema_ref(const char *name);
 json_t *schema_object(struct schema *s, json_t *properties, json_t *required,
                       bool may_be_null);
 /** A plugin of this kind: its name, or a mapping of its name to its options. */
-json_t *schema_kind(struct schema *s, enum tiered_kind kind);
+/** With `noise_alone` of filters those that add noise. */
+json_t *schema_kind(struct schema *s, enum tiered_kind kind, bool noise_alone);
 /** What YAML makes of a text, such as a default. */
 json_t *schema_yaml(const char *text);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/options/options.h"
+#include "core/privacy/filters.h"
 #include "core/value/value.h"
 #include "orchestrator/schema.h"
 
@@ -218,17 +219,17 @@ static json_t *option_json(struct schema *s, const struct tiered_option *row,
     return object;
 }
 
-json_t *schema_kind(struct schema *s, enum tiered_kind kind)
+json_t *schema_kind(struct schema *s, enum tiered_kind kind, bool noise_alone)
 {
     struct alternatives a = {json_array(), json_array(), json_object()};
     for (size_t i = 0; i < s->n_plugins; i++) {
         const struct tiered_plugin *plugin = &s->plugins[i]->plugin;
-        if (plugin->kind == kind) {
+        if (plugin->kind == kind && (!noise_alone || tiered_privacy_is_noise(plugin))) {
             struct rows rows = {plugin->options, plugin->n_options,
                                 plugin->option_size};
             add_name(s, &a, plugin->name, plugin->summary, &rows);
             add_mapping(s, &a, plugin->name, plugin->summary, &rows);
         }
     }
-    return alternatives_json(s, &a, tiered_kind_name(kind));
+    return alternatives_json(s, &a, noise_alone ? "noise" : tiered_kind_name(kind));
 }

@@ -97,12 +97,13 @@ json_t *view_run_json(const struct run *run)
                              "nodes", (json_int_t)run->plan->tier_counts[t]));
     }
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:o}", "run", run->id,
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:o, s:o}", "run", run->id,
         "name", settings->name, "dir", run->folder, "status", stage_name(run->stage),
         "started", run->started, "rounds", (json_int_t)run->rounds, "rounds_total",
-        (json_int_t)settings->rounds, "metrics", tiered_metrics_json(&run->metrics),
+        (json_int_t)run->plan->rounds, "metrics", tiered_metrics_json(&run->metrics),
         "model", has_model ? json_string(run->model_path) : json_null(), "generation",
-        (json_int_t)run->plan->generation, "tiers", tiers);
+        (json_int_t)run->plan->generation, "tiers", tiers, "privacy",
+        privacy_json(&run->privacy));
 }
 
 static json_t *filters_json(const struct tiered_plugin_list *pipe,
@@ -279,6 +280,26 @@ static void put_restarts(struct tiered_bytes *out, const struct run *run)
     }
 }
 
+static void put_privacy(struct tiered_bytes *out, const struct run *run)
+{
+    size_t i;
+    json_t *line, *list = privacy_json(&run->privacy);
+    describe(out, "tiered_privacy_epsilon", "gauge",
+             "Epsilon that the busiest node of the tier has spent, at its delta.");
+    json_array_foreach (list, i, line) {
+        const json_t *epsilon = json_object_get(line, "epsilon");
+        if (json_is_number(epsilon)) {
+            tiered_bytes_printf(
+                out,
+                "tiered_privacy_epsilon{tier=\"%s\",noise=\"%s\",line=\"%zu\"} %.17g\n",
+                json_string_value(json_object_get(line, "tier")),
+                json_string_value(json_object_get(line, "noise")), i,
+                json_number_value(epsilon));
+        }
+    }
+    json_decref(list);
+}
+
 /* A metric's name is the trainer's: as a label its odd characters are replaced. */
 static void put_run_metrics(struct tiered_bytes *out, const struct run *run)
 {
@@ -307,5 +328,6 @@ char *view_metrics(const struct run *run)
     put_filters(&out, run);
     put_restarts(&out, run);
     put_run_metrics(&out, run);
+    put_privacy(&out, run);
     return (char *)out.data;
 }

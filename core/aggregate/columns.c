@@ -121,8 +121,7 @@ static int run_chunk(void *user, size_t chunk, unsigned worker,
     } else if (call_columns(c, n, s, err) != 0) {
         return -1;
     }
-    tiered_strategy_finish(c->work, w->block, w->at + at, n, 0, s->out, s);
-    return 0;
+    return tiered_strategy_finish(c->work, w->block, w->at + at, n, 0, s->out, s, err);
 }
 
 /** As many elements of all rows as stay in a worker's cache. */

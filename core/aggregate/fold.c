@@ -124,19 +124,22 @@ static int find_bad(const struct fold *f, struct tiered_error *err)
 }
 
 /** `fits`: no sum is infinite as a float. Others are noted on the way. */
-static void finish(const struct fold *f, bool fits)
+static int finish(const struct fold *f, bool fits, struct tiered_error *err)
 {
     if (fits && f->block->dtype == TIERED_F32 &&
         tiered_strategy_is_plain(f->work, f->block, f->weights->rest)) {
         float *out = (float *)(f->work->model->data + f->block->offset_bytes);
         f->work->kernels->store(f->scratch->sum, f->n, out + f->at);
-        return;
+        return 0;
     }
     for (size_t at = 0; at < f->n; at += STRATEGY_CHUNK) {
         size_t n = f->n - at < STRATEGY_CHUNK ? f->n - at : STRATEGY_CHUNK;
-        tiered_strategy_finish(f->work, f->block, f->at + at, n, f->weights->rest,
-                               f->scratch->sum + at, f->scratch);
+        if (tiered_strategy_finish(f->work, f->block, f->at + at, n, f->weights->rest,
+                                   f->scratch->sum + at, f->scratch, err) != 0) {
+            return -1;
+        }
     }
+    return 0;
 }
 
 static int fold_piece(struct fold *f, size_t piece, size_t tile,
@@ -152,10 +155,9 @@ static int fold_piece(struct fold *f, size_t piece, size_t tile,
         double limit = f->block->dtype == TIERED_F32 ? LIMIT : INFINITY;
         bool fits = f->work->run->allow_bad ||
                     f->work->kernels->all_below(f->scratch->sum, f->n, limit);
-        if (!fits && find_bad(f, err) != 0) {
+        if ((!fits && find_bad(f, err) != 0) || finish(f, fits, err) != 0) {
             return -1;
         }
-        finish(f, fits);
     }
     return 0;
 }
@@ -174,8 +176,7 @@ static int fold_whole(struct fold *f, struct tiered_error *err)
         }
         add_rows(f, &data, &weights->w[row], 1, k == 0, &data);
     }
-    finish(f, false);
-    return 0;
+    return finish(f, false, err);
 }
 
 /** Which rows are lent, and the tile to sum by: 0 when the block must be folded whole.

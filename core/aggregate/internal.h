@@ -6,6 +6,7 @@
 
 #include "core/aggregate/kernels.h"
 #include "core/aggregate/strategy.h"
+#include "core/privacy/filters.h"
 
 #define STRATEGY_CHUNK       4096u /* elements stepped, or given to columns, at once */
 #define STRATEGY_TILE_MEMORY (64ull << 20)
@@ -25,12 +26,21 @@ struct strategy_optimizer {
     uint32_t first_tensor; /* of its slots in the state's layout */
 };
 
+/* A filter that adds noise to the aggregated delta. */
+struct strategy_noise {
+    struct strategy_stage stage; /* its state is for `layout`, made at the first run */
+    const struct tiered_filter_ops *ops; /* NULL: no noise */
+    struct tiered_layout *layout;
+    double norm, expected;
+};
+
 struct tiered_strategy {
     const struct tiered_hosting *hosting;
     struct strategy_stage stage; /* the aggregator */
     struct tiered_aggregator_ops ops;
     struct strategy_optimizer *optimizers;
     size_t n_optimizers;
+    struct strategy_noise noise;
 
     double local_steps; /* what the last run's result stands for; NAN: unknown */
 
@@ -138,10 +148,9 @@ bool tiered_strategy_is_plain(const struct strategy_work *work,
 /* From the aggregated values of the elements at.. of a block (n of them, at
    most STRATEGY_CHUNK, f64, overwritten) to the new model. `rest` times the base is
    added first. */
-void tiered_strategy_finish(struct strategy_work *work,
-                            const struct tiered_block *block, uint64_t at, size_t n,
-                            double rest, double *values,
-                            struct strategy_scratch *scratch);
+int tiered_strategy_finish(struct strategy_work *work, const struct tiered_block *block,
+                           uint64_t at, size_t n, double rest, double *values,
+                           struct strategy_scratch *scratch, struct tiered_error *err);
 /** After all blocks: -1 TIERED_ERANGE when a value of the new model or state is not
     finite, the same one however many workers there were. */
 int tiered_strategy_check_overflow(const struct strategy_work *work,
@@ -177,6 +186,18 @@ int tiered_strategy_window_begin(struct strategy_window *w,
                                  struct tiered_error *err);
 /** 1: the next window is there; 0: the block is done. Nothing is screened yet. */
 int tiered_strategy_window_next(struct strategy_window *w, struct tiered_error *err);
+
+/* noise.c */
+int tiered_strategy_noise_create(struct tiered_strategy *strategy,
+                                 const struct tiered_use *use,
+                                 struct tiered_error *err);
+void tiered_strategy_noise_destroy(struct tiered_strategy *strategy);
+/** After weigh: the coefficients that its sensitivity needs, and the pass begins. */
+int tiered_strategy_noise_begin(struct strategy_work *work, struct tiered_error *err);
+int tiered_strategy_noise_add(struct strategy_work *work,
+                              const struct tiered_block *block, uint64_t at, size_t n,
+                              double *values, struct tiered_error *err);
+int tiered_strategy_noise_end(struct strategy_work *work, struct tiered_error *err);
 
 /* rows.c */
 /** The dtype to read a row's values as: deltas of unsigned integers wrap, so they are

@@ -192,7 +192,7 @@ struct strategy_scratch *tiered_strategy_scratch(struct strategy_work *work,
         if (*s) {
             (*s)->raw = malloc(TIERED_BLOCK_BYTES);
             (*s)->sum = malloc(TIERED_BLOCK_BYTES * sizeof(double));
-            (*s)->row_at = calloc(work->run->n_rows, sizeof((*s)->row_at[0]));
+            (*s)->row_at = calloc(work->run->n_rows + 1, sizeof((*s)->row_at[0]));
         }
     }
     if (!*s || !(*s)->raw || !(*s)->sum || !(*s)->row_at) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From aggregated values to the new model: the base's share, the optimizers, the dtype.
- */
+/* From aggregated values to the new model: the base's share, noise, the optimizers, the
+   dtype. */
 #include "core/aggregate/internal.h"
 
 #include <inttypes.h>
@@ -136,14 +136,14 @@ bool tiered_strategy_is_plain(const struct strategy_work *work,
                               const struct tiered_block *block, double rest)
 {
     const struct tiered_strategy_run *run = work->run;
-    return !tiered_strategy_is_stepped(work->strategy, block) &&
+    return !work->strategy->noise.ops &&
+           !tiered_strategy_is_stepped(work->strategy, block) &&
            (run->rows_are_deltas ? !run->base : rest == 0);
 }
 
-void tiered_strategy_finish(struct strategy_work *work,
-                            const struct tiered_block *block, uint64_t at, size_t n,
-                            double rest, double *values,
-                            struct strategy_scratch *scratch)
+int tiered_strategy_finish(struct strategy_work *work, const struct tiered_block *block,
+                           uint64_t at, size_t n, double rest, double *values,
+                           struct strategy_scratch *scratch, struct tiered_error *err)
 {
     const struct tiered_strategy_run *run = work->run;
     uint64_t offset = block->offset_bytes + at * tiered_dtype_size(block->dtype);
@@ -159,6 +159,9 @@ void tiered_strategy_finish(struct strategy_work *work,
     }
     for (size_t i = 0; stepped && !run->rows_are_deltas && i < n; i++) {
         values[i] -= x[i];
+    }
+    if (tiered_strategy_noise_add(work, block, at, n, values, err) != 0) {
+        return -1;
     }
     if (stepped) {
         step_range(work, block, at, n, x, values, scratch);
@@ -176,4 +179,5 @@ void tiered_strategy_finish(struct strategy_work *work,
     const struct strategy_overflow here = {.tensor = block->first_tensor,
                                            .element = block->first_element + at};
     note_overflow(work, scratch, dtype, work->model->data + offset, n, here);
+    return 0;
 }

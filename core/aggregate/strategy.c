@@ -119,7 +119,10 @@ int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
         return -1;
     }
     for (size_t i = 1; i < n_uses; i++) {
-        if (add_optimizer(s, &uses[i], err) != 0) {
+        bool noise =
+            i + 1 == n_uses && tiered_privacy_is_noise(&uses[i].loaded->plugin);
+        if ((noise ? tiered_strategy_noise_create(s, &uses[i], err)
+                   : add_optimizer(s, &uses[i], err)) != 0) {
             return -1;
         }
     }
@@ -143,6 +146,7 @@ void tiered_strategy_destroy(struct tiered_strategy *s)
         tiered_config_finish(&s->optimizers[i].stage.config);
     }
     free(s->optimizers);
+    tiered_strategy_noise_destroy(s);
     tiered_model_unref(s->slots);
     free(s);
 }
@@ -193,7 +197,7 @@ static int check_run(const struct tiered_strategy *s,
         excluded += run->rows[i].contribution.excluded != 0;
     }
     const struct tiered_plugin *plugin = &s->stage.loaded->plugin;
-    if (run->n_rows == excluded) {
+    if (run->n_rows == excluded && !s->noise.ops) {
         return tiered_fail(err, TIERED_ERANGE, "no update to aggregate (%zu excluded)",
                            excluded);
     }
@@ -220,10 +224,10 @@ static int check_run(const struct tiered_strategy *s,
 static int work_begin(struct strategy_work *work, struct tiered_error *err)
 {
     size_t n_rows = work->run->n_rows;
-    work->rule.w = calloc(n_rows, sizeof(double));
-    work->by_examples.w = calloc(n_rows, sizeof(double));
-    work->rule.active = calloc(n_rows, sizeof(size_t));
-    work->by_examples.active = calloc(n_rows, sizeof(size_t));
+    work->rule.w = calloc(n_rows + 1, sizeof(double));
+    work->by_examples.w = calloc(n_rows + 1, sizeof(double));
+    work->rule.active = calloc(n_rows + 1, sizeof(size_t));
+    work->by_examples.active = calloc(n_rows + 1, sizeof(size_t));
     work->n_scratch = work->run->pool ? tiered_pool_threads(work->run->pool) + 1u : 1;
     work->scratch = calloc(work->n_scratch, sizeof(work->scratch[0]));
     if (!work->rule.w || !work->by_examples.w || !work->rule.active ||
@@ -262,9 +266,11 @@ static int work_run(struct strategy_work *work, struct tiered_error *err)
     return work_begin(work, err) != 0 || tiered_strategy_weigh(work, err) != 0 ||
                    (work->run->screen_all &&
                     tiered_strategy_screen_left_out(work, err) != 0) ||
+                   tiered_strategy_noise_begin(work, err) != 0 ||
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
+                   tiered_strategy_noise_end(work, err) != 0 ||
                    tiered_strategy_check_overflow(work, err) != 0 ||
                    (!work->run->unsealed && tiered_model_seal(work->model, err) != 0)
                ? -1

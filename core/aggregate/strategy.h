@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * A strategy at work: one aggregator, then optimizers. The agent and `tiered aggregate`
- * both run this code.
+ * A strategy at work: one aggregator, then optimizers, and last perhaps a filter that
+ * adds noise. The agent and `tiered aggregate` both run this code.
  *
  * run() takes the children's rows in canonical order, block by block, in O(model) plus
  * a few tiles a worker, and writes the next model. The same rows give the same bits,
  * however many workers there are: each block is folded in child order in f64 by one
  * worker, and Gram sums are added per block in block order.
+ *
+ * Noise goes on the aggregated delta before the optimizers see it, though its filter is
+ * written last: what they do with it is then post-processing. One child must be able to
+ * change the delta by a known norm at most, so the coefficients must be equal, and each
+ * becomes 1 / expected whatever number of updates came. A round without any update
+ * still has its noise: a model that stays would tell that nobody was asked.
  *
  * Optimizer state (slots, step) is the strategy's; it advances only when run()
  * succeeds. Threads: one run at a time; it spreads blocks over the pool.
@@ -44,7 +50,8 @@ struct tiered_row {
 };
 
 struct tiered_strategy;
-/** uses[0] is the aggregator, the rest optimizers. hosting is borrowed for life. */
+/** uses[0] is the aggregator, the rest optimizers; the last may be a filter that adds
+    noise. hosting is borrowed for life. */
 int tiered_strategy_create(const struct tiered_use *uses, size_t n_uses,
                            const struct tiered_hosting *hosting,
                            struct tiered_strategy **ret, struct tiered_error *err);
@@ -58,6 +65,12 @@ bool tiered_strategy_is_whole(const struct tiered_strategy *strategy);
 int tiered_strategy_check(struct tiered_strategy *strategy,
                           const struct tiered_model *base, const struct tiered_row *row,
                           struct tiered_error *err);
+bool tiered_strategy_has_noise(const struct tiered_strategy *strategy);
+/** What the noise is measured by, before the first run: the norm that bounds each
+    child's delta (0: nothing does, and there is no epsilon) and how many children a
+    round is expected to ask, > 0. */
+void tiered_strategy_bound(struct tiered_strategy *strategy, double norm,
+                           double expected);
 
 struct tiered_strategy_run {
     struct tiered_layout
@@ -76,7 +89,8 @@ struct tiered_strategy_run {
                              over all rows at once read a block again for each tile when
                              a block of every row does not fit */
     struct tiered_pool *pool;
-    bool unsealed; /* leave the model's digest, which nobody will ask for */
+    bool unsealed;    /* leave the model's digest, which nobody will ask for */
+    const char *path; /* of the round, which seeds depend on; NULL: none */
 };
 /** *ret_model is new, and sealed unless asked not to be. TIERED_ERANGE: no result
    (weigh refused, a row that is read holds NaN or infinity, or the new model or state

@@ -156,9 +156,22 @@ static int measure(struct strategy_work *work, double **ret, struct tiered_error
     }
 }
 
+/* Then there is noise alone. */
+static bool nothing_counts(const struct strategy_work *work)
+{
+    bool counts = false;
+    for (size_t i = 0; i < work->run->n_rows; i++) {
+        counts = counts || !work->run->rows[i].contribution.excluded;
+    }
+    return !counts;
+}
+
 int tiered_strategy_weigh(struct strategy_work *work, struct tiered_error *err)
 {
     TIERED_FREE double *gram = NULL;
+    if (nothing_counts(work)) {
+        return 0;
+    }
     if (measure(work, &gram, err) != 0 || call_weigh(work, gram, err) != 0 ||
         check_weights(work, &work->rule, err) != 0 ||
         weigh_by_examples(work, err) != 0) {

@@ -98,6 +98,11 @@ int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
     return pipe_stages_load(&pipe->stages, data, size, err);
 }
 
+uint64_t tiered_pipe_released(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_released(&pipe->stages);
+}
+
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
                      const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
                      struct tiered_error *err)

@@ -74,6 +74,17 @@ int tiered_pipe_save(const struct tiered_pipe *pipe, struct tiered_bytes *ret,
 int tiered_pipe_load(struct tiered_pipe *pipe, const void *data, size_t size,
                      struct tiered_error *err);
 
+/** How often the pipe's noise was let out, as of its state; 0 without a filter that
+   adds noise. */
+uint64_t tiered_pipe_released(const struct tiered_pipe *pipe);
+/** The same of a saved state by itself. */
+int tiered_pipe_state_released(const struct tiered_use *filters, size_t n_filters,
+                               const struct tiered_hosting *hosting, const void *data,
+                               size_t size, uint64_t *ret, struct tiered_error *err);
+/** The norm that the filters bound an update to; 0: none, or none that is fixed. */
+int tiered_pipe_norm(const struct tiered_use *filters, size_t n_filters,
+                     double *ret_norm, struct tiered_error *err);
+
 /** Decoding one encoded object. Its head's filter names must be this pipe's. */
 struct tiered_decoder;
 int tiered_decoder_create(const struct tiered_use *filters, size_t n_filters,

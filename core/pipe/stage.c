@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "core/model/numeric.h"
+#include "core/privacy/filters.h"
 
 /* A filter that would make more of a block than this is refused. */
 #define MOST_BYTES (16u << 20)
@@ -50,6 +51,23 @@ static int stage_open(struct pipe_stage *stage, const struct tiered_use *use,
     return 0;
 }
 
+/* Noise is measured by the norm that a filter before it has bounded. */
+static int tell_sensitivity(const struct pipe_stages *stages, struct tiered_error *err)
+{
+    double norm = 0;
+    for (size_t i = 0; i < stages->n; i++) {
+        const struct pipe_stage *stage = &stages->items[i];
+        if (tiered_privacy_bounds(stage->plugin)) {
+            norm = tiered_privacy_norm(stage->plugin, stage->config.data);
+        }
+        if (tiered_privacy_is_noise(stage->plugin) &&
+            stage->ops->sensitivity(stage->state, norm, err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+    }
+    return 0;
+}
+
 int pipe_stages_open(const struct tiered_use *filters, size_t n,
                      const struct tiered_layout *layout,
                      const struct tiered_hosting *hosting, struct pipe_stages *ret,
@@ -69,6 +87,10 @@ int pipe_stages_open(const struct tiered_use *filters, size_t n,
             stages.concurrent && (stages.items[i].plugin->traits & TIERED_CONCURRENT);
         stages.lossy = stages.lossy || (stages.items[i].plugin->traits & TIERED_LOSSY);
         stages.n++;
+    }
+    if (tell_sensitivity(&stages, err) < 0) {
+        pipe_stages_close(&stages);
+        return -1;
     }
     *ret = stages;
     return 0;

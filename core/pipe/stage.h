@@ -44,6 +44,8 @@ int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
 int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t size,
                      struct tiered_error *err);
 
+uint64_t pipe_stages_released(const struct pipe_stages *stages);
+
 /** The most bytes after the first `n` stages of a block of `raw` bytes. */
 int pipe_stages_bound(const struct pipe_stages *stages, size_t n, size_t raw,
                       size_t *ret, struct tiered_error *err);

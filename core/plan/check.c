@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/plan/inside.h"
+#include "core/privacy/filters.h"
 
 static void check_quorum(struct planner *p, struct variant *v,
                          const struct tiered_node *node)
@@ -12,6 +13,14 @@ static void check_quorum(struct planner *p, struct variant *v,
     const struct tiered_rounds *rounds = &v->settings.rounds;
     uint32_t sampled = tiered_rounds_sampled(rounds, node->n_children);
     uint32_t needed = tiered_rounds_needed(rounds, node->n_children);
+    if (rounds->poisson && rounds->quorum_count) {
+        tiered_diag_error(p->diag, v->given.marks[TIER_QUORUM],
+                          "%s: a quorum of %u children may be more than poisson asks; "
+                          "a share of those asked works, such as 100%%",
+                          v->label, needed);
+        v->reported = true;
+        return;
+    }
     if (needed > node->n_children) {
         tiered_diag_error(
             p->diag, v->given.marks[TIER_QUORUM],
@@ -67,6 +76,26 @@ static void check_group_rule(struct planner *p, const struct variant *parent,
     }
 }
 
+/* Noise on a sum is measured by what bounds single updates: rounded for the ring, they
+   may be larger, and a group that is too small shows that it is. */
+static void check_group_noise(struct planner *p, const struct variant *parent,
+                              const struct variant *child,
+                              const struct tiered_plugin *group)
+{
+    const struct tiered_plugin_list *chain = &parent->settings.aggregate;
+    const struct tiered_plugin_ref *last =
+        chain->n ? &chain->items[chain->n - 1] : NULL;
+    if (last && last->loaded && tiered_privacy_is_noise(&last->loaded->plugin)) {
+        tiered_diag_error(
+            p->diag, last->mark,
+            "%s: '%s' has no epsilon over '%s' in the uplink of %s, which "
+            "rounds updates behind their clip; put '%s' into that uplink, "
+            "before '%s'",
+            parent->label, last->loaded->plugin.name, group->name, child->label,
+            last->loaded->plugin.name, group->name);
+    }
+}
+
 static void check_group(struct planner *p, const struct variant *parent,
                         const struct variant *child)
 {
@@ -76,6 +105,14 @@ static void check_group(struct planner *p, const struct variant *parent,
     }
     const struct tiered_plugin *group = &ref->loaded->plugin;
     check_group_rule(p, parent, child, group);
+    check_group_noise(p, parent, child, group);
+    if (parent->settings.rounds.poisson) {
+        tiered_diag_error(
+            p->diag, parent->given.marks[TIER_SAMPLE],
+            "%s: sample by poisson may ask fewer children than '%s' in the uplink of "
+            "%s can sum; a share such as 50%% asks as many in each round",
+            parent->label, group->name, child->label);
+    }
     if (parent->settings.rounds.keep_late) {
         tiered_diag_error(
             p->diag, parent->given.marks[TIER_LATE],
@@ -177,7 +214,9 @@ static void check_link(struct planner *p, const struct variant *parent,
 {
     if (child->checked_parent != parent) {
         child->checked_parent = parent;
+        planner_check_pipes(p, child);
         check_group(p, parent, child);
+        planner_check_noise(p, parent, child);
         check_deadline(p, parent, child);
         check_hosts(p, parent, child);
     }

@@ -20,6 +20,7 @@ struct variant {
     /* What has been checked, so that a million nodes are not checked one by one. */
     uint32_t checked_children;
     const struct variant *checked_parent;
+    bool checked_pipes;
     bool reported;
 };
 
@@ -53,6 +54,12 @@ void planner_find_initial(struct planner *p, uint32_t *first_leaf);
 int planner_apply_exceptions(struct planner *p);
 int planner_group_agents(struct planner *p);
 void planner_check(struct planner *p);
+/** What filters of one pipe, and noise at both ends of a link, mean together. */
+void planner_check_pipes(struct planner *p, struct variant *v);
+void planner_check_noise(struct planner *p, const struct variant *parent,
+                         const struct variant *child);
+/** The ledger, and how many rounds its budget lets. */
+int planner_count_privacy(struct planner *p);
 /** Warnings that come from what a rule does with so many children. */
 void planner_check_rule(struct planner *p, struct variant *v, uint32_t n_children);
 

@@ -59,7 +59,9 @@ static int make(struct planner *p)
     planner_check(p);
     int result = planner_group_agents(p);
     w->plan.agents = w->agents;
-    return result;
+    w->plan.rounds = p->topology->run.rounds;
+    /* what is wrong with the file is said already */
+    return result < 0 || p->diag->n_errors ? result : planner_count_privacy(p);
 }
 
 int tiered_plan_make(const struct tiered_topology *topology, uint64_t generation,

@@ -9,6 +9,7 @@
 #ifndef TIERED_CORE_PLAN_H
 #define TIERED_CORE_PLAN_H
 
+#include "core/privacy/ledger.h"
 #include "core/topology/topology.h"
 
 #define TIERED_MAX_NODES 1000000u
@@ -41,6 +42,8 @@ struct tiered_plan {
     const struct tiered_node *nodes;
     const uint32_t *tier_counts; /* nodes of each tier; {count} */
     const struct tiered_planned_agent *agents;
+    uint32_t rounds; /* of the root: run.rounds, or as many as stop_when.epsilon lets */
+    struct tiered_ledger ledger;
     void *arena; /* owned */
 };
 

@@ -33,7 +33,9 @@
  *    has ordered the round again.
  *  - events of another generation are refused.
  *  - sampling depends on seed, node and path alone: the first of a shuffle of all
- *    children that are not gone.
+ *    children that are not gone. With `poisson` each child's own draw decides, whoever
+ *    else is there; a round that nobody was drawn for asks nobody, goes through no
+ *    phase, and aggregates no updates.
  *  - a newer START while a turn runs abandons that turn (its contributions are lost and
  *    reported); the same START again is answered with the same delivery. While the
  *    driver aggregates or commits, a newer START waits until it has: its model must not
@@ -81,6 +83,7 @@ struct tiered_round_config {
     double quorum;              /* (0, 1] of the sampled, rounded up, at least 1 */
     uint64_t deadline_ms;       /* 0: none */
     bool keep_late;
+    bool poisson; /* each child by itself is asked with the chance `sample` */
     struct tiered_phase_rules pre, post;
     uint32_t
         evaluate_every;   /* rounds of this node; 0: never (only the root's is set) */
@@ -240,6 +243,9 @@ struct tiered_round_action {
 };
 
 struct tiered_round;
+
+/** How many of n children a round asks: the number, or by Poisson the mean of it. */
+double tiered_round_expected(double sample, bool poisson, uint32_t n);
 
 int tiered_round_create(const struct tiered_round_config *config,
                         struct tiered_round **ret, struct tiered_error *err);

@@ -67,6 +67,11 @@ static uint32_t share_near(double share, uint32_t n)
     return wanted < 1 ? 1 : (uint32_t)wanted;
 }
 
+double tiered_round_expected(double sample, bool poisson, uint32_t n)
+{
+    return poisson ? sample * n : share_near(sample, n);
+}
+
 /* Mark the first `wanted` of a shuffle of all children that are not gone: a child that
    goes moves nobody else out. */
 static int pick(struct tiered_round *r, const struct tiered_path *path, uint32_t wanted)
@@ -96,6 +101,24 @@ static int pick(struct tiered_round *r, const struct tiered_path *path, uint32_t
     return 0;
 }
 
+/* A draw for each child, gone or not: one that goes changes nobody else's. */
+static void draw(struct tiered_round *r, const struct tiered_path *path)
+{
+    char text[192];
+    uint8_t key[32];
+    struct tiered_rng rng;
+    tiered_path_text(path, text);
+    tiered_seed(r->config.seed, "poisson", r->config.node, text, key);
+    tiered_rng_init(&rng, key);
+    for (uint32_t i = 0; i < r->config.n_children; i++) {
+        bool drawn = tiered_rng_uniform(&rng) < r->config.sample;
+        if (drawn && r->children[i].link != LINK_GONE) {
+            round_set_member(r, i, MEMBER_WAITED);
+            r->n_sampled++;
+        }
+    }
+}
+
 int round_sample(struct tiered_round *r, const struct tiered_path *path)
 {
     uint32_t alive = r->config.n_children - round_count_link(r, LINK_GONE);
@@ -103,6 +126,10 @@ int round_sample(struct tiered_round *r, const struct tiered_path *path)
     r->n_sampled = 0;
     for (uint32_t i = 0; i < r->config.n_children; i++) {
         round_set_member(r, i, MEMBER_NOT);
+    }
+    if (r->config.poisson) {
+        draw(r, path);
+        return 0;
     }
     if (wanted < alive) {
         return pick(r, path, wanted);

@@ -30,6 +30,11 @@ static void open_round(struct tiered_round *r)
     if (round_sample(r, &r->path) < 0) {
         return;
     }
+    if (r->n_sampled == 0 && round_count_link(r, LINK_GONE) < r->config.n_children) {
+        round_take_kept(r); /* nobody's update is wanted */
+        round_aggregate(r);
+        return;
+    }
     if (r->n_sampled == 0) {
         char path[192], reason[256];
         tiered_path_text(&r->path, path);

@@ -78,6 +78,7 @@ enum top_id {
     TOP_METRIC,
     TOP_AT_LEAST,
     TOP_AT_MOST,
+    TOP_EPSILON,
     TOP_EVERY,
     TOP_AT,
     TOP_HOST,
@@ -91,7 +92,7 @@ struct top_keys {
     uint32_t rounds, every;
     uint64_t seed;
     const char *metric;
-    double at_least, at_most;
+    double at_least, at_most, epsilon;
     int32_t at;
     const char *host, *listen;
     struct given given;

@@ -20,7 +20,7 @@ enum key_type {
     KEY_NUMBER,    /* double, finite */
     KEY_BOOLEAN,   /* bool */
     KEY_CHOICE,    /* int32_t, or bool for two: index of one of `choices` */
-    KEY_SHARE,     /* double: a percentage */
+    KEY_SAMPLE,    /* sample and poisson of struct tiered_rounds */
     KEY_QUORUM,    /* quorum and quorum_count of struct tiered_rounds */
     KEY_DURATION,  /* uint64_t ms */
     KEY_BYTES,     /* uint64_t */
@@ -64,6 +64,7 @@ struct key_row {
     const char *fallback; /* what the loader fills in when the key is absent, as a user
                              would write it; NULL: nothing */
     const char *help;     /* what is to be typed in 'quotes' */
+    const char *with;     /* a key that must stand beside it, for editors; NULL: none */
 };
 
 /** The file's own keys, and those of a tier. */

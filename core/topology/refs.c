@@ -4,6 +4,7 @@
 
 #include "core/options/options.h"
 #include "core/plugins/hosting.h"
+#include "core/privacy/filters.h"
 #include "core/topology/inside.h"
 #include "tiered/aggregator.h"
 #include "tiered/optimizer.h"
@@ -61,6 +62,13 @@ static int try_init(const struct tiered_plugin *plugin, const void *config,
     } else if (plugin->kind == TIERED_OPTIMIZER) {
         const struct tiered_optimizer_ops *ops = plugin->ops;
         if (ops->init(&hosting.host, config, &state, err) < 0) {
+            return -1;
+        }
+        ops->destroy(state);
+    } else if (plugin->kind == TIERED_FILTER) {
+        const struct tiered_manifest nothing = {.size = sizeof(nothing)};
+        const struct tiered_filter_ops *ops = plugin->ops;
+        if (ops->init(&hosting.host, config, &nothing, &state, err) < 0) {
             return -1;
         }
         ops->destroy(state);
@@ -132,6 +140,18 @@ static size_t list_of(const struct tiered_value *value,
     return value->kind == TIERED_NULL ? 0 : 1;
 }
 
+/* A filter that adds noise may end an aggregate: list. */
+static bool is_noise(struct loader *l, const struct tiered_value *value)
+{
+    const struct tiered_loaded *loaded;
+    const struct tiered_value *name =
+        value->kind == TIERED_MAPPING && value->n ? value->items[0] : value;
+    return name->kind == TIERED_SCALAR &&
+           tiered_plugins_get(l->plugins, name->text, TIERED_FILTER, &loaded, NULL) ==
+               0 &&
+           tiered_privacy_is_noise(&loaded->plugin);
+}
+
 /* Reads the list's plugins, of `first` kind and then `rest`; NULL when there is none.
  */
 static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
@@ -156,7 +176,9 @@ static struct tiered_plugin_ref *read_list(struct loader *l, const char *what,
         return NULL;
     }
     for (size_t i = 0; i < n; i++) {
-        read_ref(l, what, i ? rest : first, items[i], &refs[i]);
+        enum tiered_kind kind = i ? rest : first;
+        bool noise = kind == TIERED_OPTIMIZER && i + 1 == n && is_noise(l, items[i]);
+        read_ref(l, what, noise ? TIERED_FILTER : kind, items[i], &refs[i]);
     }
     *ret = (struct tiered_plugin_list){n, refs};
     return n ? refs : NULL;

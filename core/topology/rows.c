@@ -8,7 +8,12 @@
     .offset = offsetof(type, member), .size = SIZE_OF(type, member)
 #define TIER(member)    PLACE(struct tier_keys, member)
 #define SETTING(member) PLACE(struct tier_keys, settings.member)
-/* The share and, after it, the number. */
+/* Two fields in a row: the share and whether it is a chance; the share and the number.
+ */
+#define SAMPLE                                                                         \
+    .offset = offsetof(struct tier_keys, settings.rounds.sample),                      \
+    .size = offsetof(struct tiered_rounds, poisson) + sizeof(bool) -                   \
+            offsetof(struct tiered_rounds, sample)
 #define QUORUM                                                                         \
     .offset = offsetof(struct tier_keys, settings.rounds.quorum),                      \
     .size = offsetof(struct tiered_rounds, quorum_count) + sizeof(uint32_t) -          \
@@ -30,10 +35,10 @@ static const struct key_row rounds_rows[] = {
      .where = KEY_INNER | KEY_BELOW, .fallback = "1",
      .help = "rounds that the node runs for one round of its parent, before it sends "
              "one update up. Without a meaning at the root, which has 'run.rounds'"},
-    {"sample", KEY_SHARE, TIER_SAMPLE, SETTING(rounds.sample), .where = KEY_INNER,
-     .fallback = "100%",
+    {"sample", KEY_SAMPLE, TIER_SAMPLE, SAMPLE, .where = KEY_INNER, .fallback = "100%",
      .help = "share of the children that are asked in a round. At least one; halves "
-             "are rounded up. Drawn from the seed"},
+             "are rounded up. '{poisson: 10%}': each child by itself with this chance, "
+             "so that a round may ask nobody. Drawn from the seed"},
     {"quorum", KEY_QUORUM, TIER_QUORUM, QUORUM, .where = KEY_INNER, .fallback = "100%",
      .help = "share or number of the asked children that must answer. A share is "
              "rounded up"},
@@ -65,7 +70,8 @@ const struct key_row tiered_tier_rows[] = {
      .help = "nodes under each node of the tier above. Not with 'tree'"},
     {"aggregate", KEY_STRATEGY, TIER_AGGREGATE, SETTING(aggregate),
      .where = KEY_INNER | KEY_NEEDED,
-     .help = "one aggregator, then any number of optimizers"},
+     .help = "one aggregator, then any number of optimizers; a filter that adds noise "
+             "may stand last"},
     {"trainer", KEY_TRAINER, TIER_TRAINER, SETTING(trainer),
      .where = KEY_LEAF | KEY_NEEDED, .help = "what trains and evaluates"},
     {"rounds", KEY_SECTION, TIER_ROUNDS, .where = KEY_INNER, NESTED(rounds_rows),
@@ -111,12 +117,15 @@ const struct key_row tiered_tier_rows[] = {
 const size_t tiered_tier_n_rows = TIERED_COUNT(tiered_tier_rows);
 
 static const struct key_row stop_rows[] = {
-    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric), .where = KEY_REQUIRED,
+    {"metric", KEY_TEXT, TOP_METRIC, TOP(metric),
      .help = "the metric's name, such as 'accuracy' or 'loss'"},
-    {"at_least", KEY_NUMBER, TOP_AT_LEAST, TOP(at_least),
+    {"at_least", KEY_NUMBER, TOP_AT_LEAST, TOP(at_least), .with = "metric",
      .help = "stop at this value or above. Either this or 'at_most' is written"},
-    {"at_most", KEY_NUMBER, TOP_AT_MOST, TOP(at_most),
+    {"at_most", KEY_NUMBER, TOP_AT_MOST, TOP(at_most), .with = "metric",
      .help = "stop at this value or below"},
+    {"epsilon", KEY_NUMBER, TOP_EPSILON, TOP(epsilon),
+     .help = "stop before a tier with noise would spend more than this, at the noise's "
+             "delta. By itself, or beside a metric"},
 };
 
 static const struct key_row evaluate_rows[] = {
@@ -135,8 +144,9 @@ static const struct key_row run_rows[] = {
      .help = "the initial model: the first leaf by name makes it, or the path of a "
              "'.safetensors' file"},
     {"stop_when", KEY_SECTION, TOP_STOP_WHEN, NESTED(stop_rows),
-     .help = "ends the run early, for example '{metric: loss, at_most: 0.3}'. Looked "
-             "at after each evaluation"},
+     .help = "ends the run early, for example '{metric: loss, at_most: 0.3}'. A metric "
+             "is looked at after each evaluation; '{epsilon: 8}' is a budget of "
+             "privacy"},
     {"evaluate", KEY_SECTION, TOP_EVALUATE, NESTED(evaluate_rows),
      .help = "when the model is evaluated, and by whom"},
 };

@@ -5,20 +5,40 @@
 #include "core/model/safetensors.h"
 #include "core/topology/inside.h"
 
+/* True when one is written. */
+static bool read_epsilon(struct loader *l, const struct top_keys *keys,
+                         struct tiered_stop *ret)
+{
+    const struct given *given = &keys->given;
+    if (given_has(given, TOP_EPSILON) && keys->epsilon <= 0) {
+        tiered_diag_error(l->diag, given->marks[TOP_EPSILON],
+                          "run.stop_when.epsilon must be above 0, not %g",
+                          keys->epsilon);
+    } else if (given_has(given, TOP_EPSILON)) {
+        ret->epsilon = keys->epsilon;
+    }
+    return given->marks[TOP_EPSILON].file != NULL;
+}
+
 static void read_stop(struct loader *l, const struct top_keys *keys,
                       struct tiered_stop *ret)
 {
     const struct given *given = &keys->given;
     struct tiered_mark mark = given->marks[TOP_STOP_WHEN];
+    bool metric = given->marks[TOP_METRIC].file != NULL;
     bool at_least = given->marks[TOP_AT_LEAST].file != NULL; /* written, if badly */
     bool at_most = given->marks[TOP_AT_MOST].file != NULL;
     if (!given_has(given, TOP_STOP_WHEN)) {
         return;
     }
-    if (!given->marks[TOP_METRIC].file || at_least == at_most) {
+    ret->mark = mark;
+    if (read_epsilon(l, keys, ret) && !metric && !at_least && !at_most) {
+        return; /* a budget by itself */
+    }
+    if (!metric || at_least == at_most) {
         tiered_diag_error(l->diag, mark,
                           "run.stop_when needs metric and one of at_least and at_most, "
-                          "such as {metric: accuracy, at_least: 0.97}");
+                          "such as {metric: accuracy, at_least: 0.97}, or epsilon");
         return;
     }
     if (!given_has(given, TOP_METRIC)) {

@@ -217,15 +217,17 @@ static bool parse_share(const struct tiered_value *value, double *ret)
     return true;
 }
 
-static int read_share(const struct place *p, void *field)
+static int read_sample(const struct place *p, void *field)
 {
-    if (tiered_value_get(p->value, "poisson")) {
-        return complain(p,
-                        "by poisson is not in this version; a share such as 50%% is");
+    char *base = (char *)field - offsetof(struct tiered_rounds, sample);
+    struct tiered_rounds *rounds = (struct tiered_rounds *)base;
+    const struct tiered_value *chance = tiered_value_get(p->value, "poisson");
+    bool poisson = chance && p->value->n == 1;
+    if (!parse_share(poisson ? chance : p->value, &rounds->sample)) {
+        return wrong(p, "a share above 0% and up to 100%, such as 50%, or such a "
+                        "chance, {poisson: 50%}");
     }
-    if (!parse_share(p->value, field)) {
-        return wrong(p, "a share above 0% and up to 100%, such as 50%");
-    }
+    rounds->poisson = poisson;
     return 0;
 }
 
@@ -341,8 +343,8 @@ static int read_key(const struct place *p, void *field)
         return read_boolean(p, field);
     case KEY_CHOICE:
         return read_choice(p, field);
-    case KEY_SHARE:
-        return read_share(p, field);
+    case KEY_SAMPLE:
+        return read_sample(p, field);
     case KEY_QUORUM:
         return read_quorum(p, field);
     case KEY_DURATION:

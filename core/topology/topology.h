@@ -32,7 +32,9 @@ struct tiered_plugin_list {
 
 struct tiered_rounds {
     uint32_t per_parent_round;
-    double sample, quorum; /* shares, (0, 1] */
+    double sample;         /* a share, (0, 1] … */
+    bool poisson;          /* … or each child's own chance */
+    double quorum;         /* a share, (0, 1] */
     uint32_t quorum_count; /* quorum as a number of children; 0: the share holds */
     uint64_t deadline_ms;  /* 0: none */
     bool keep_late;
@@ -56,7 +58,9 @@ struct tiered_settings {
 struct tiered_stop {
     char metric[32]; /* "" none */
     double at;
-    int sign; /* +1 at_least, -1 at_most */
+    int sign;       /* +1 at_least, -1 at_most */
+    double epsilon; /* what no tier may spend more than; 0: none */
+    struct tiered_mark mark;
 };
 
 struct tiered_run_settings {
@@ -78,7 +82,8 @@ struct tiered_tier {
 
 struct tiered_topology;
 
-/** How many of `n_children` a round samples, and how many of these make its quorum. */
+/** How many of `n_children` a round samples (by Poisson: on the mean, at least 1), and
+    how many of these make its quorum. */
 uint32_t tiered_rounds_sampled(const struct tiered_rounds *rounds, uint32_t n_children);
 uint32_t tiered_rounds_needed(const struct tiered_rounds *rounds, uint32_t n_children);
 /** The quorum as a share of the sampled, which rounded up gives the number above: what

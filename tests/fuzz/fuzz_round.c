@@ -45,6 +45,7 @@ static void configure(struct tiered_round_config *config, struct fuzz_input *in)
         .quorum = shares[rules >> 2 & 3],
         .deadline_ms = rules & 16 ? 100 : 0,
         .keep_late = rules & 32,
+        .poisson = rules & 64,
         .evaluate_every = (more & 3) % 3,
         .seed = 7,
         .generation = 2,
@@ -191,7 +192,7 @@ static void carry_out(struct machine *m, const struct tiered_round_action *a)
         end_update(m, a->update);
         break;
     case TIERED_DO_AGGREGATE:
-        FUZZ_CHECK(a->n_updates, "an aggregation of nothing");
+        FUZZ_CHECK(a->n_updates || m->config.poisson, "an aggregation of nothing");
         check_updates(m, a->updates, a->n_updates);
         break;
     case TIERED_DO_COMMIT:

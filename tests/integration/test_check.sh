@@ -35,6 +35,7 @@ for file in "${TIERED_TEST_PLUGINS%/tests/plugins}"/lib/tiered/*.so; do
     options=()
     case $(basename "$file") in
     mlp.so | softmax.so) options=(--options "data=$folder/data.csv") ;;
+    clip.so) options=(--options norm=0.5) ;;
     python.so) continue ;; # needs a program in Python; tests of its own
     esac
     check 0 "$file" "${options[@]}"

@@ -84,6 +84,24 @@ def filters_before_it_come_first(place):
 STEP = re.compile(r"(pre|post) phase, step \d of \d: [0-5] of 6 messages; waits for .*leaf-3")
 
 
+def noise_before_it_is_counted(place):
+    run = up(place, topology(place, uplink="{clip: {norm: 1.0}}, {gaussian: "
+                                           "{noise_multiplier: 0.001}}, secure-sum"))
+    assert run.code == 0, run.stderr
+    rounds = run.of("round_committed")
+    assert len(rounds) == 3, rounds
+    spent = [(line["tier"], line["noise"], line["steps"]) for line in run.end["privacy"]]
+    assert spent == [("leaf", "local", 3)], run.end
+    for e in rounds:
+        # six updates of 30001 floats, as they are up to the group: then as many words of 32
+        # bits, and a tail of 16 bytes
+        raw = 6 * 4 * 30001
+        assert e["raw_up"] == raw, e
+        assert e["filters_up"] == [{"name": "clip", "bytes": raw},
+                                   {"name": "gaussian", "bytes": raw},
+                                   {"name": "secure-sum", "bytes": raw + 6 * 16}], e
+
+
 def why_names_the_step(place):
     """A leaf is frozen at some moment of each round, until that is one of a phase."""
     said = [""]
@@ -304,6 +322,13 @@ tiers:
             (("fedavg", "", "reject", 4, "{secure-sum: {min_group: 5}}"), "min_group 5"),
             (("fedavg", "", "reject", 6, "zstd, secure-sum"),
              "'zstd' is a codec, and 'secure-sum' behind it"),
+            (("fedavg", "sample: {poisson: 50%}", "reject", 6, "secure-sum"),
+             "sample by poisson may ask fewer children"),
+            (("{fedavg: {weighted_by: uniform}}, {gaussian: {noise_multiplier: 1}}", "",
+              "reject", 6, "{clip: {norm: 1}}, secure-sum"),
+             "put 'gaussian' into that uplink, before 'secure-sum'"),
+            (("fedavg", "", "reject", 6,
+              "{clip: {norm: 1}}, {gaussian: {noise_multiplier: 1}}, secure-sum"), None),
             (("fedavg", "", "reject", 6, "secure-sum, zstd"), "put 'secure-sum' last")):
         code, stderr = validate(place, text % cells)
         assert code == (1 if said else 0), (cells, stderr)
@@ -319,6 +344,7 @@ if __name__ == "__main__":
         uniform_counts_every_update_once,
         optimizers_take_the_mean,
         filters_before_it_come_first,
+        noise_before_it_is_counted,
         why_names_the_step,
         the_same_seed_gives_the_same_bits,
         the_sampled_are_the_group,

@@ -10,7 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # folder in the build's, list of packages, what is imported from them
 GRPC = ("interop-venv", "requirements.txt", "grpc, grpc_tools, google.protobuf, numpy, crc32c")
 ORACLES = ("oracles-venv", "requirements-oracles.txt",  # flwr has a gRPC of its own
-           "numpy, scipy, flwr, geom_median.numpy, safetensors, sklearn, xgboost")
+           "numpy, scipy, flwr, geom_median.numpy, safetensors, sklearn, xgboost, dp_accounting")
 
 
 def run(what, *command):

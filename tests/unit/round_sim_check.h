@@ -27,7 +27,9 @@ static void sim_check_aggregate(struct sim_world *w, uint32_t id,
     struct sim_node *node = &w->nodes[id];
     node->n_folding = a->n_updates;
     node->folding_base = a->base;
-    SIM_CHECK(w, a->n_updates >= 1 && a->n_updates <= node->n_children,
+    SIM_CHECK(w,
+              (node->config.poisson || a->n_updates >= 1) &&
+                  a->n_updates <= node->n_children,
               "node %u aggregates %u updates", id, a->n_updates);
     for (uint32_t i = 0; i < a->n_updates && i < SIM_CHILDREN; i++) {
         struct sim_update *u = sim_stored(node, a->updates[i].update);

@@ -241,7 +241,7 @@ static void sim_aggregate(struct sim_world *w, uint32_t id,
                               .num_examples = examples,
                               .event = TIERED_ON_AGGREGATED,
                               .path = a->path};
-    if (w->chaos.bad_updates && sim_below(w, 8) == 0) {
+    if (a->n_updates && w->chaos.bad_updates && sim_below(w, 8) == 0) {
         w->chaos.bad_updates--;
         event.event = TIERED_ON_BAD_UPDATE;
         event.path = node->folding[0].path;

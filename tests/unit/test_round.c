@@ -3,6 +3,8 @@
    lateness, commits. Turns and evaluations are in test_round_turn.c. */
 #include "round_case.h"
 
+#include <math.h>
+
 static void test_one_round(void **state)
 {
     (void)state;
@@ -495,6 +497,47 @@ static void test_sampling(void **state)
     assert_int_equal(left & first, left);
 }
 
+/* Each child by itself: the counts are binomial, and a round may ask nobody. */
+static void test_poisson(void **state)
+{
+    (void)state;
+    enum { CHILDREN = 5, ROUNDS = 400 };
+    struct tiered_round_config config = case_config(CHILDREN);
+    config.sample = 0.25;
+    config.poisson = true;
+    config.rounds_per_parent = 1;
+    begin_ready(&config);
+    unsigned counts[CHILDREN + 1] = {0}, asked = 0;
+    for (int i = 1; i <= ROUNDS; i++) {
+        char path[16], expected[64];
+        snprintf(path, sizeof(path), "%d", i);
+        const char *told = start(path, 'A');
+        unsigned bits = ordered(told);
+        if (bits == 0) {
+            snprintf(expected, sizeof(expected), "AGGREGATE %d.1 A", i);
+            assert_non_null(strstr(told, expected));
+            assert_non_null(strstr(not_aggregated(), "COMMIT"));
+            assert_non_null(strstr(committed(), "DELIVER"));
+            delivered(path);
+        }
+        asked += (unsigned)__builtin_popcount(bits);
+        counts[__builtin_popcount(bits)]++;
+    }
+    /* 4 standard deviations of the mean, and of how often nobody is asked */
+    double mean = (double)asked / (ROUNDS * CHILDREN), nobody = pow(0.75, CHILDREN);
+    assert_true(fabs(mean - 0.25) < 4 * sqrt(0.25 * 0.75 / (ROUNDS * CHILDREN)));
+    assert_true(fabs((double)counts[0] / ROUNDS - nobody) <
+                4 * sqrt(nobody * (1 - nobody) / ROUNDS));
+
+    begin_ready(&config); /* by seed, node and path alone, and the child's own draw */
+    unsigned all = ordered(start("1", 'A'));
+    for (uint32_t i = 0; i < CHILDREN; i++) {
+        begin_ready(&config);
+        gone(i);
+        assert_int_equal(ordered(start("1", 'A')), all & ~(1u << i));
+    }
+}
+
 static void test_unsampled_is_refused(void **state)
 {
     (void)state;
@@ -585,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_late_is_kept_for_nothing),
         cmocka_unit_test(test_no_result),
         cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_poisson),
         cmocka_unit_test(test_unsampled_is_refused),
         cmocka_unit_test(test_quorum_rounds_up_exactly),
         cmocka_unit_test(test_paths),

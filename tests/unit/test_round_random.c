@@ -49,6 +49,7 @@ static void configure(struct sim_world *w, uint32_t id, uint64_t seed)
         .n_children = node->n_children,
         .rounds_per_parent = 1 + (uint32_t)sim_below(w, id ? 3 : 5),
         .sample = one_of(w, (double[]){1, 1, 0.5}, 3),
+        .poisson = sim_below(w, 4) == 0,
         .quorum = one_of(w, (double[]){1, 1, 0.75, 0.5}, 4),
         .deadline_ms = sim_below(w, 3) ? 0 : 20 + sim_below(w, 300),
         .keep_late = sim_below(w, 2),

@@ -142,7 +142,15 @@ static void test_values(void **state)
         {RUN("evaluate: [1]"), "1:17: run.evaluate must be a mapping, not a list"},
         {RUN("stop_when: {metric: accuracy}"),
          "1:7: run.stop_when needs metric and one of at_least and at_most, such as "
-         "{metric: accuracy, at_least: 0.97}"},
+         "{metric: accuracy, at_least: 0.97}, or epsilon"},
+        {RUN("stop_when: {epsilon: 0}"),
+         "1:19: run.stop_when.epsilon must be above 0, not 0"},
+        {RUN("stop_when: {epsilon: 1, metric: loss}"),
+         "1:7: run.stop_when needs metric and one of at_least and at_most, such as "
+         "{metric: accuracy, at_least: 0.97}, or epsilon"},
+        {RUN("stop_when: {epsilon: 8}"),
+         "1:7: run.stop_when.epsilon is a budget, and no tier spends any: it needs "
+         "noise behind a clip, such as {gaussian: {noise_multiplier: 1.1}}"},
         {RUN("stop_when: {metric: accuracy, at_least: high}"),
          "1:47: run.stop_when.at_least must be a number, not 'high'"},
         {RUN("stop_when: {metric: loss, at_most: 1}, evaluate: {every: 0}"),
@@ -163,10 +171,19 @@ static void test_values(void **state)
                               "75%, or a number of children, not '0'"},
         {ROUNDS("sample: 0.5"),
          "3:51: tier 'c': rounds.sample must be a share above 0% "
-         "and up to 100%, such as 50%, not '0.5'"},
-        {ROUNDS("sample: {poisson: 0.5}"), "3:51: tier 'c': rounds.sample by poisson "
-                                           "is not in this version; a share such "
-                                           "as 50% is"},
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not '0.5'"},
+        {ROUNDS("sample: {poisson: 10%}"), "ok"},
+        {ROUNDS("sample: {poisson: 0.5}"),
+         "3:51: tier 'c': rounds.sample must be a share above 0% "
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not a "
+         "mapping"},
+        {ROUNDS("sample: {poisson: 10%, of: 3}"),
+         "3:51: tier 'c': rounds.sample must be a share above 0% "
+         "and up to 100%, such as 50%, or such a chance, {poisson: 50%}, not a "
+         "mapping"},
+        {ROUNDS("sample: {poisson: 50%}, quorum: 2"),
+         "3:67: tier 'c': a quorum of 2 children may be more than poisson asks; a "
+         "share of those asked works, such as 100%"},
         {ROUNDS("deadline: 30"),
          "3:53: tier 'c': rounds.deadline needs a unit: 30s, 30m"},
         {ROUNDS("deadline: soon"), "3:53: tier 'c': rounds.deadline must be a duration "

@@ -16,6 +16,13 @@
  * With TIERED_CONCURRENT, forward() and inverse() of different blocks may overlap.
  * Where a later filter needs a scan, forward() is called for every block once for the
  * scan and once to write: within one pass the same input gives the same output.
+ *
+ * Privacy filters (TIERED_PRIVACY) may say two things of themselves from their config
+ * alone, so that a plan can tell what a run will spend before it spends it: the norm
+ * that they bound updates to, and the noise that they add. The host tells one that adds
+ * noise the norm that the filters before it have bounded. As the last entry of
+ * `aggregate:` such a filter sees no blocks: the host calls sensitivity, begin, then
+ * add for the aggregated delta, then end.
  */
 #ifndef TIERED_FILTER_H
 #define TIERED_FILTER_H
@@ -23,6 +30,14 @@
 #include "plugin.h"
 
 #define TIERED_FILTER_HEADER_MAX (1u << 20)
+
+/** What noise a filter adds. */
+struct tiered_noise {
+    size_t size;
+    double noise_multiplier; /* standard deviation / sensitivity */
+    double delta;            /* at which its epsilon is told, (0, 1) */
+    uint32_t insecure;       /* 1: from a seed that others may know */
+};
 
 struct tiered_filter_ops {
     size_t size;
@@ -63,6 +78,22 @@ struct tiered_filter_ops {
         this member (NULL) is never told. */
     int (*refer)(void *state, const void *model, const uint8_t *digest,
                  struct tiered_error *err);
+    /** The L2 norm over the parameters (floats of role parameter) that no update is
+        above behind this filter; 0: no such norm is fixed. NULL: it bounds none. */
+    double (*norm)(const void *config);
+    /** Gaussian noise on the parameters. NULL: it adds none; then the next three are
+        not called either. */
+    void (*noise)(const void *config, struct tiered_noise *ret);
+    /** Before begin(): how far one contribution can move what the noise is added to.
+        0: nothing bounds it. */
+    int (*sensitivity)(void *state, double norm, struct tiered_error *err);
+    /** Add the pass's noise to the elements at..at + n of a block, in f64 and in place;
+        `at` is a multiple of 64. Different elements may be asked for at once. */
+    int (*add)(void *state, const struct tiered_block *block, uint64_t at, size_t n,
+               double *values, struct tiered_error *err);
+    /** How often noise was let out: passes that came to their end, those before a
+        load() included. */
+    uint64_t (*released)(const void *state);
 };
 
 #endif

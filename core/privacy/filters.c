@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Privacy filters' own words. A plugin of before these members has none. */
+#include "core/privacy/filters.h"
+
+#include "core/options/options.h"
+
+bool tiered_privacy_bounds(const struct tiered_plugin *plugin)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_FILTER && TIERED_HAS(ops, norm) && ops->norm;
+}
+
+bool tiered_privacy_is_noise(const struct tiered_plugin *plugin)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_FILTER && TIERED_HAS(ops, released) && ops->noise &&
+           ops->sensitivity && ops->add && ops->released;
+}
+
+double tiered_privacy_norm(const struct tiered_plugin *plugin, const void *config)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    double norm = tiered_privacy_bounds(plugin) ? ops->norm(config) : 0;
+    return norm > 0 ? norm : 0;
+}
+
+bool tiered_privacy_noise(const struct tiered_plugin *plugin, const void *config,
+                          struct tiered_noise *ret)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    *ret = (struct tiered_noise){0};
+    if (!tiered_privacy_is_noise(plugin)) {
+        return false;
+    }
+    ret->size = sizeof(*ret);
+    ops->noise(config, ret);
+    return true;
+}
+
+int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
+                      double *ret_norm, struct tiered_noise *ret_noise,
+                      struct tiered_error *err)
+{
+    struct tiered_config config = {0};
+    *ret_norm = 0;
+    *ret_noise = (struct tiered_noise){0};
+    if (!tiered_privacy_bounds(plugin) && !tiered_privacy_is_noise(plugin)) {
+        return 0;
+    }
+    if (tiered_config_from_json(plugin, options_json ? options_json : "{}", &config,
+                                err) < 0) {
+        return -1;
+    }
+    *ret_norm = tiered_privacy_norm(plugin, config.data);
+    tiered_privacy_noise(plugin, config.data, ret_noise);
+    tiered_config_finish(&config);
+    return 0;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * What privacy filters say of themselves from their options alone: the norm that they
+ * bound, the noise that they add. Pure functions of what is given; any thread.
+ */
+#ifndef TIERED_CORE_PRIVACY_FILTERS_H
+#define TIERED_CORE_PRIVACY_FILTERS_H
+
+#include "core/base/base.h"
+#include "tiered/filter.h"
+
+/** Can this plugin bound a norm, or add noise, whatever its options? */
+bool tiered_privacy_bounds(const struct tiered_plugin *plugin);
+bool tiered_privacy_is_noise(const struct tiered_plugin *plugin);
+
+/** The norm that a filter of these options fixes; 0: none. */
+double tiered_privacy_norm(const struct tiered_plugin *plugin, const void *config);
+/** Its noise; false when it adds none. */
+bool tiered_privacy_noise(const struct tiered_plugin *plugin, const void *config,
+                          struct tiered_noise *ret);
+/** The same from options as JSON. *ret_norm 0, ret_noise->size 0: none. */
+int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
+                      double *ret_norm, struct tiered_noise *ret_noise,
+                      struct tiered_error *err);
+
+#endif

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The Gaussian mechanism: noise of standard deviation noise_multiplier * C on every
+   parameter. A pass draws one key from the operating system and expands it by ChaCha20,
+   so that any element's noise can be made at any time and on any thread. */
+#include "tiered/filter.h"
+
+#include <math.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+
+#include "values.h"
+
+#define KEY_BYTES 32
+
+struct config {
+    double noise_multiplier, delta;
+    int64_t insecure_seed;
+    bool seeded;
+};
+
+static const struct tiered_option options[] = {
+    TIERED_OPTION_DOUBLE(struct config, noise_multiplier, NULL, 0, INFINITY,
+                         "the noise's standard deviation, as a multiple of what one "
+                         "contribution can change",
+                         .flags = TIERED_REQUIRED | TIERED_EXCLUSIVE_MIN),
+    TIERED_OPTION_DOUBLE(struct config, delta, "1e-5", 0, 1,
+                         "the delta at which epsilon is told",
+                         .flags = TIERED_EXCLUSIVE_MIN | TIERED_EXCLUSIVE_MAX),
+    TIERED_OPTION_INTEGER(struct config, insecure_seed, NULL, 0, 0x1p53,
+                          "for tests: noise from this number, which hides nothing from "
+                          "those who know it. If absent, from the operating system",
+                          .given_offset = offsetof(struct config, seeded)),
+};
+
+struct state {
+    const struct config *config;
+    double deviation; /* of the noise */
+    uint8_t key[KEY_BYTES];
+    bool plain_parts; /* the model has tensors that get no noise */
+    uint64_t released;
+};
+
+static bool is_private(const struct tiered_tensor *t)
+{
+    const struct tiered_block like = {.dtype = t->dtype, .role = t->role};
+    return values_are_private(&like);
+}
+
+static int filter_init(const struct tiered_host *host, const void *config,
+                       const struct tiered_manifest *manifest, void **ret_state,
+                       struct tiered_error *err)
+{
+    (void)host;
+    struct state *s = calloc(1, sizeof(*s));
+    if (!s) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    s->config = config;
+    s->deviation = s->config->noise_multiplier;
+    for (uint32_t i = 0; i < manifest->n_tensors; i++) {
+        const struct tiered_tensor *t = &manifest->tensors[i];
+        s->plain_parts = s->plain_parts || (t->n_elements && !is_private(t));
+    }
+    *ret_state = s;
+    return 0;
+}
+
+static void filter_destroy(void *state)
+{
+    struct state *s = state;
+    OPENSSL_cleanse(s->key, sizeof(s->key));
+    free(s);
+}
+
+/* Without a bound the noise is measured in units of 1: there is no epsilon then. */
+static int filter_sensitivity(void *state, double norm, struct tiered_error *err)
+{
+    struct state *s = state;
+    double deviation = s->config->noise_multiplier * (norm > 0 ? norm : 1);
+    if (!isfinite(deviation)) {
+        return tiered_fail(err, TIERED_ERANGE,
+                           "a noise_multiplier of %g times a norm of %g is no number",
+                           s->config->noise_multiplier, norm);
+    }
+    s->deviation = deviation;
+    return 0;
+}
+
+/* Another key in each round of each node, from the seed as written. */
+static int seeded_key(struct state *s, const struct tiered_host *host,
+                      struct tiered_error *err)
+{
+    uint8_t text[KEY_BYTES + 8];
+    uint64_t seed = (uint64_t)s->config->insecure_seed;
+    host->seed(host, "gaussian", text);
+    for (int i = 0; i < 8; i++) {
+        text[KEY_BYTES + i] = (uint8_t)(seed >> (8 * i));
+    }
+    return EVP_Digest(text, sizeof(text), s->key, NULL, EVP_sha256(), NULL) == 1
+               ? 0
+               : tiered_fail(err, TIERED_EIO, "OpenSSL has no SHA-256");
+}
+
+static int filter_begin(void *state, const struct tiered_host *host,
+                        struct tiered_error *err)
+{
+    struct state *s = state;
+    if (s->released == 0 && s->plain_parts) {
+        host->log(host, TIERED_LOG_WARN,
+                  "tensors that are no float parameters get no noise: epsilon says "
+                  "nothing of them");
+    }
+    if (!s->config->seeded) {
+        return host->secret(host, s->key, sizeof(s->key), err);
+    }
+    if (s->released == 0) {
+        host->log(host, TIERED_LOG_WARN,
+                  "noise is drawn from insecure_seed: it protects nobody");
+    }
+    return seeded_key(s, host, err);
+}
+
+/* ChaCha20's bytes for the elements at..at + n of a block: 8 for each. */
+static int expand(const struct state *s, uint32_t block, uint64_t at, size_t n,
+                  uint64_t *out, struct tiered_error *err)
+{
+    uint64_t counter = at / 8; /* in units of 64 bytes */
+    uint8_t iv[16] = {0};
+    for (int i = 0; i < 4; i++) {
+        iv[i] = (uint8_t)(counter >> (8 * i));
+        iv[8 + i] = (uint8_t)(block >> (8 * i));
+    }
+    EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
+    int made = 0, size = (int)(n * sizeof(*out));
+    memset(out, 0, (size_t)size);
+    bool good =
+        cipher && EVP_EncryptInit_ex(cipher, EVP_chacha20(), NULL, s->key, iv) == 1 &&
+        EVP_EncryptUpdate(cipher, (uint8_t *)out, &made, (const uint8_t *)out, size) ==
+            1 &&
+        made == size;
+    EVP_CIPHER_CTX_free(cipher);
+    return good ? 0 : tiered_fail(err, TIERED_EIO, "OpenSSL has no ChaCha20");
+}
+
+/* Two normal values of two uniform ones (Box and Muller). */
+static void add_pair(const uint64_t bits[2], double deviation, double *values, size_t n)
+{
+    double u = (double)((bits[0] >> 11) + 1) * 0x1p-53; /* (0, 1] */
+    double angle = (double)(bits[1] >> 11) * (0x1p-53 * 6.283185307179586476925);
+    double radius = deviation * sqrt(-2 * log(u)), sine, cosine;
+    sincos(angle, &sine, &cosine);
+    values[0] += radius * cosine;
+    if (n > 1) {
+        values[1] += radius * sine;
+    }
+}
+
+static int filter_add(void *state, const struct tiered_block *block, uint64_t at,
+                      size_t n, double *values, struct tiered_error *err)
+{
+    const struct state *s = state;
+    uint64_t bits[VALUES_TILE];
+    for (size_t done = 0; done < n; done += VALUES_TILE) {
+        size_t m = n - done < VALUES_TILE ? n - done : VALUES_TILE;
+        if (expand(s, block->index, at + done, m + m % 2, bits, err) < 0) {
+            return -1;
+        }
+        for (size_t i = 0; i < m; i += 2) {
+            add_pair(&bits[i], s->deviation, &values[done + i], m - i);
+        }
+    }
+    OPENSSL_cleanse(bits, sizeof(bits));
+    return 0;
+}
+
+static size_t filter_bound(void *state, size_t in_size)
+{
+    (void)state;
+    return in_size;
+}
+
+static int copy(const void *in, size_t in_size, void *out, size_t capacity,
+                size_t *ret_size, struct tiered_error *err)
+{
+    if (in_size > capacity) {
+        return tiered_fail(err, TIERED_ECORRUPT, "no room for %zu bytes", in_size);
+    }
+    if (in_size) {
+        memcpy(out, in, in_size);
+    }
+    *ret_size = in_size;
+    return 0;
+}
+
+static int filter_forward(void *state, const struct tiered_block *block, const void *in,
+                          size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                          struct tiered_error *err)
+{
+    double tile[VALUES_TILE];
+    size_t width = tiered_dtype_size(block->dtype);
+    if (in_size != block->size_bytes) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "a block of %zu bytes where %llu are raw: gaussian works on "
+                           "values, so it stands before the codecs",
+                           in_size, (unsigned long long)block->size_bytes);
+    }
+    if (!values_are_private(block)) {
+        return copy(in, in_size, out, capacity, ret_size, err);
+    }
+    if (in_size > capacity) {
+        return tiered_fail(err, TIERED_ENOMEM, "no room for %zu bytes", in_size);
+    }
+    for (uint64_t at = 0; at < block->n_elements; at += VALUES_TILE) {
+        uint64_t left = block->n_elements - at;
+        size_t n = left < VALUES_TILE ? (size_t)left : VALUES_TILE;
+        values_load(block->dtype, (const uint8_t *)in + at * width, n, tile);
+        for (size_t i = 0; i < n; i++) {
+            if (!isfinite(tile[i])) {
+                return tiered_fail(err, TIERED_ERANGE,
+                                   "a value that is not finite: noise does not hide "
+                                   "it");
+            }
+        }
+        if (filter_add(state, block, at, n, tile, err) < 0) {
+            return -1;
+        }
+        values_store(block->dtype, tile, n, (uint8_t *)out + at * width);
+    }
+    *ret_size = in_size;
+    return 0;
+}
+
+static int filter_end(void *state, struct tiered_error *err)
+{
+    struct state *s = state;
+    (void)err;
+    s->released++;
+    return 0;
+}
+
+static int filter_inverse(void *state, const struct tiered_block *block, const void *in,
+                          size_t in_size, void *out, size_t capacity, size_t *ret_size,
+                          struct tiered_error *err)
+{
+    (void)state;
+    if (in_size != block->size_bytes) {
+        return tiered_fail(err, TIERED_ECORRUPT, "a block of %zu bytes, not %llu",
+                           in_size, (unsigned long long)block->size_bytes);
+    }
+    return copy(in, in_size, out, capacity, ret_size, err);
+}
+
+static int filter_save(void *state, void *out, size_t capacity, size_t *ret_size,
+                       struct tiered_error *err)
+{
+    const struct state *s = state;
+    *ret_size = sizeof(s->released);
+    if (capacity >= *ret_size) {
+        memcpy(out, &s->released, *ret_size);
+    } else if (capacity) {
+        return tiered_fail(err, TIERED_ENOMEM, "no room for the state");
+    }
+    return 0;
+}
+
+static int filter_load(void *state, uint32_t version, const void *in, size_t size,
+                       struct tiered_error *err)
+{
+    struct state *s = state;
+    if (version != 1 || size != sizeof(s->released)) {
+        return tiered_fail(err, TIERED_ECORRUPT, "a state of another gaussian");
+    }
+    memcpy(&s->released, in, size);
+    return 0;
+}
+
+static void filter_noise(const void *config, struct tiered_noise *ret)
+{
+    const struct config *c = config;
+    ret->noise_multiplier = c->noise_multiplier;
+    ret->delta = c->delta;
+    ret->insecure = c->seeded;
+}
+
+static uint64_t filter_released(const void *state)
+{
+    return ((const struct state *)state)->released;
+}
+
+static const struct tiered_filter_ops ops = {
+    .size = sizeof(ops),
+    .init = filter_init,
+    .destroy = filter_destroy,
+    .begin = filter_begin,
+    .bound = filter_bound,
+    .forward = filter_forward,
+    .end = filter_end,
+    .inverse = filter_inverse,
+    .saved = {.version = 1, .save = filter_save, .load = filter_load},
+    .noise = filter_noise,
+    .sensitivity = filter_sensitivity,
+    .add = filter_add,
+    .released = filter_released,
+};
+
+TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "gaussian", .version = "1.0",
+                     .summary = "Gaussian noise for differential privacy: on what a "
+                                "node sends up, or last in 'aggregate' on a tier's "
+                                "mean",
+                     .traits = TIERED_PRIVACY | TIERED_LOSSY | TIERED_CONCURRENT |
+                               TIERED_ACCEPTS_BLOBS,
+                     TIERED_OPTIONS(options, struct config), .ops = &ops);
