@@ -7,7 +7,11 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#ifdef TIERED_SANITIZED
+#define WORKER_STACK (4u << 20) /* frames grow several times over */
+#else
 #define WORKER_STACK (512u << 10)
+#endif
 
 struct job {
     struct job *next;

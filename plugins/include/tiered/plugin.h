@@ -19,6 +19,7 @@
  *
  * A plugin never prints, never exits, never allocates or frees the host's buffers. It
  * returns 0, or -1 with *err filled, and a failed call has no effect.
+ * A call has at least 256 KiB of stack.
  *
  * ABI history:
  *   0  young: any release may change it. Plugins carry struct_size all the same.
