@@ -70,8 +70,8 @@ void tiered_bytes_finish(struct tiered_bytes *b);
 /** Pages for a large buffer: at least `n` bytes, page-aligned, taken up when they are
     first touched. NULL: no memory. map's are zero; map_any's may hold what another
     buffer of this process held. cut gives back what lies behind `used` bytes, after
-    which the buffer has that size; unmap takes NULL, and may keep a large buffer for the
-    next of its size. tidy gives back those that waited so long. Any thread. */
+    which the buffer has that size; unmap takes NULL, and may keep a large buffer for
+   the next of its size. tidy gives back those that waited so long. Any thread. */
 void *tiered_map(size_t n);
 void *tiered_map_any(size_t n);
 void tiered_map_cut(void *p, size_t n, size_t used);

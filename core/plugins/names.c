@@ -58,6 +58,7 @@ const char *tiered_trait_name(uint32_t bit)
         {TIERED_ALLOWS_BAD_UPDATES, "allows_bad_updates"},
         {TIERED_SCALES, "scales"},
         {TIERED_REPLICATES, "replicates"},
+        {TIERED_NEEDS_VALUES, "needs_values"},
     };
     for (size_t i = 0; i < TIERED_COUNT(traits); i++) {
         if (traits[i].bit == bit) {

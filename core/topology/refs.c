@@ -260,6 +260,12 @@ static void check_stage(struct loader *l, const char *what, bool group_allowed,
             "makes; leave '%s' out: masked updates do not compress",
             what, codec->name, codec->traits & TIERED_LOSSY ? "lossy " : "",
             plugin->name, codec->name);
+    } else if ((plugin->traits & TIERED_NEEDS_VALUES) && codec_before(list, i)) {
+        tiered_diag_error(l->diag, ref->mark,
+                          "%s: '%s' works on values, and '%s' before it makes bytes of "
+                          "them; put '%s' first",
+                          what, plugin->name,
+                          codec_before(list, i)->loaded->plugin.name, plugin->name);
     } else if (plugin->kind == TIERED_GROUP && i + 1 < list->n) {
         const struct tiered_loaded *next = list->items[i + 1].loaded;
         bool lossy = next && (next->plugin.traits & TIERED_LOSSY);

@@ -163,5 +163,10 @@ expect 1 "$tiered" validate --set 'tiers.cloud.aggregate=[tree-bagging, fedadam]
 grep -q "tier 'cloud': 'tree-bagging' merges models that grow.*'tiered aggregate'" err || fail "whole models: $(cat err)"
 grep -q "optimizer 'fedadam' steps along a mean, and 'tree-bagging'" err || fail "an optimizer: $(cat err)"
 
+# Filters for values stand before those that make bytes.
+expect 1 "$tiered" validate --set 'tiers.fog.uplink=[zstd, qsgd]' ../good.yaml
+grep -q "'qsgd' works on values, and 'zstd' before it makes bytes of them; put 'qsgd' first" err || fail "order: $(cat err)"
+expect 0 "$tiered" validate --set 'tiers.fog.uplink=[qsgd, zstd]' ../good.yaml
+
 [ "$failures" = 0 ] || exit 1
 echo "all good"

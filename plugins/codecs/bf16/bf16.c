@@ -32,5 +32,6 @@ static const struct tiered_filter_ops ops = {
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "bf16", .version = "1.0",
                      .summary = "2 bytes a value, 8 bits of precision, the range of "
                                 "f32; rounds anew at every tier",
-                     .traits = TIERED_LOSSY | TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
+                     .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_CONCURRENT |
+                               TIERED_ACCEPTS_BLOBS,
                      .option_size = sizeof(struct tiered_option), .ops = &ops);

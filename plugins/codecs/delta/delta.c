@@ -147,4 +147,6 @@ static const struct tiered_filter_ops ops = {
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "delta", .version = "1.0",
                      .summary = "a model's bits against the one before it, which "
                                 "compress better; for downlinks, at every tier",
-                     .traits = TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS, .ops = &ops);
+                     .traits = TIERED_NEEDS_VALUES | TIERED_CONCURRENT |
+                               TIERED_ACCEPTS_BLOBS,
+                     .ops = &ops);

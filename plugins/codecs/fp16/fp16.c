@@ -30,5 +30,6 @@ static const struct tiered_filter_ops ops = {
 TIERED_PLUGIN_DEFINE(
         .kind = TIERED_FILTER, .name = "fp16", .version = "1.0",
         .summary = "2 bytes a value, 11 bits of precision; rounds anew at every tier",
-        .traits = TIERED_LOSSY | TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
+        .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_CONCURRENT |
+                  TIERED_ACCEPTS_BLOBS,
         .option_size = sizeof(struct tiered_option), .ops = &ops);

@@ -408,6 +408,6 @@ TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "int8", .version = "1.0",
                      .summary =
                          "a byte a value, by the largest of a tensor or channel; "
                          "rounds anew at every tier",
-                     .traits = TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_CONCURRENT |
-                               TIERED_ACCEPTS_BLOBS,
+                     .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_NEEDS_SCAN |
+                               TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
                      TIERED_OPTIONS(options, struct config), .ops = &ops);

@@ -63,6 +63,8 @@ enum tiered_trait {
                                  (no length stands in its options) */
     TIERED_REPLICATES =
         1u << 11, /* an aggregator: every child twice, the same result */
+    TIERED_NEEDS_VALUES =
+        1u << 12, /* a filter that works on values: no codec may stand before it */
 };
 
 struct tiered_plugin {

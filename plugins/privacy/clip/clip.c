@@ -271,6 +271,7 @@ static const struct tiered_filter_ops ops = {
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "clip", .version = "1.0",
                      .summary = "bounds the L2 norm of an update; at an inner tier, of "
                                 "the whole group's",
-                     .traits = TIERED_PRIVACY | TIERED_LOSSY | TIERED_NEEDS_SCAN |
-                               TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
+                     .traits = TIERED_PRIVACY | TIERED_LOSSY | TIERED_NEEDS_VALUES |
+                               TIERED_NEEDS_SCAN | TIERED_CONCURRENT |
+                               TIERED_ACCEPTS_BLOBS,
                      TIERED_OPTIONS(options, struct config), .ops = &ops);

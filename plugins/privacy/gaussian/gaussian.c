@@ -307,6 +307,6 @@ TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "gaussian", .version = "1.0"
                      .summary = "Gaussian noise for differential privacy: on what a "
                                 "node sends up, or last in 'aggregate' on a tier's "
                                 "mean",
-                     .traits = TIERED_PRIVACY | TIERED_LOSSY | TIERED_CONCURRENT |
-                               TIERED_ACCEPTS_BLOBS,
+                     .traits = TIERED_PRIVACY | TIERED_LOSSY | TIERED_NEEDS_VALUES |
+                               TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
                      TIERED_OPTIONS(options, struct config), .ops = &ops);
