@@ -212,7 +212,10 @@ static void write_files(const struct bench *b, const char *folder)
             check(-1, &err);
         }
         fill((float *)model->data, 0, (size_t)b->parameters, i);
-        check(tiered_safetensors_write(path, model, NULL, &err), &err);
+        struct tiered_metadata metadata = {0}; /* fednova counts by it */
+        check(tiered_metadata_set(&metadata, "local_steps", "10", &err), &err);
+        check(tiered_safetensors_write(path, model, &metadata, &err), &err);
+        tiered_metadata_finish(&metadata);
     }
 }
 
