@@ -150,14 +150,6 @@ static void check_uplink(struct planner *p, const struct variant *v)
     size_t n;
     read_stages(&v->settings.uplink, stages, &n);
     for (size_t i = 0; i < n; i++) {
-        const struct stage *codec = before(stages, i, is_codec);
-        if (stages[i].privacy && codec) {
-            tiered_diag_error(p->diag, stages[i].mark,
-                              "%s: '%s' works on values, and '%s' before it makes "
-                              "other bytes of them; put '%s' before '%s'",
-                              v->label, stages[i].name, codec->name, stages[i].name,
-                              codec->name);
-        }
         if (stages[i].refers) {
             tiered_diag_warn(p->diag, stages[i].mark,
                              "%s: '%s' has no effect in an uplink, where a difference "

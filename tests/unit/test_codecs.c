@@ -440,11 +440,11 @@ static void test_traits(void **state)
     const struct {
         const char *name;
         uint32_t traits;
-    } all[] = {{"fp16", TIERED_LOSSY},
-               {"bf16", TIERED_LOSSY},
-               {"qsgd", TIERED_LOSSY},
-               {"int8", TIERED_LOSSY | TIERED_NEEDS_SCAN},
-               {"top-k", TIERED_LOSSY | TIERED_NEEDS_SCAN},
+    } all[] = {{"fp16", TIERED_LOSSY | TIERED_NEEDS_VALUES},
+               {"bf16", TIERED_LOSSY | TIERED_NEEDS_VALUES},
+               {"qsgd", TIERED_LOSSY | TIERED_NEEDS_VALUES},
+               {"int8", TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_NEEDS_VALUES},
+               {"top-k", TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_NEEDS_VALUES},
                {"shuffle", 0},
                {"lzma", 0}};
     struct tiered_layout *layout = kit_flat(TIERED_F32, 1);
