@@ -349,7 +349,7 @@ static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
     pass->n_slots = pass->pool ? 2 * (size_t)threads : 1;
     size_t n_blocks = pipe->layout->n_blocks ? pipe->layout->n_blocks : 1;
     pass->n_slots = pass->n_slots < n_blocks ? pass->n_slots : n_blocks;
-    pass->slots = calloc(pass->n_slots, sizeof(*pass->slots));
+    pass->slots = calloc(pass->n_slots + 1, sizeof(*pass->slots));
     pass->scratch = calloc(pass->n_workers, sizeof(*pass->scratch));
     pass->counts = calloc(pipe->stages.n + 1, sizeof(*pass->counts));
     bool made = pass->slots && pass->scratch && pass->counts;

@@ -103,7 +103,7 @@ static int check_options(struct loader *l, const char *what,
 static void read_ref(struct loader *l, const char *what, enum tiered_kind kind,
                      const struct tiered_value *value, struct tiered_plugin_ref *ret)
 {
-    const struct tiered_value *name = NULL;
+    const struct tiered_value *name = value;
     struct tiered_error err = {0};
     *ret = (struct tiered_plugin_ref){.mark = value->mark};
     if (split(l, what, value, &name, &ret->options) < 0) {
