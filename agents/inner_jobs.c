@@ -174,6 +174,7 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
             .read = read_row,
             .borrow = borrow_row,
             .source = job->decoders[i],
+            .within = tiered_decoder_within(job->decoders[i]),
         };
     }
     return 0;
@@ -350,6 +351,8 @@ static void commit_done(struct node_job *base)
     if (result == 0) {
         tiered_model_unref(inner->current);
         inner->current = tiered_model_ref(job->model);
+        inner->round_norm = inner->norm;
+        inner->norm = tiered_strategy_norm(inner->strategy);
     }
     for (uint32_t i = 0; result == 0 && i < job->record.n_contributions; i++) {
         inner_drop(inner, job->record.contributions[i].update);

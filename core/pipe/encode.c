@@ -103,6 +103,11 @@ uint64_t tiered_pipe_released(const struct tiered_pipe *pipe)
     return pipe_stages_released(&pipe->stages);
 }
 
+double tiered_pipe_within(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_within(&pipe->stages);
+}
+
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
                      const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
                      struct tiered_error *err)
@@ -244,7 +249,8 @@ static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
                    struct tiered_error *err)
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
-    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0) {
+    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0 ||
+        pipe_stages_bound_to(stages, pass->job->norm, err) < 0) {
         return -1;
     }
     for (size_t k = 0; k < stages->n; k++) {
