@@ -42,10 +42,15 @@ int inner_group_offer(const struct inner_group *group, uint32_t child,
 int inner_group_check(const struct inner_group *group,
                       const struct tiered_encoded *encoded, struct tiered_error *err);
 
-/** The weighted mean of the survivors' deltas, as a model's bytes, and what they sum up
-    to. */
+/** What a group's survivors come to. */
+struct inner_sum {
+    struct tiered_model *mean; /* of their deltas, weighted; as a model's bytes */
+    uint64_t num_examples;
+    double within; /* the share within a bound that follows norms, weighted likewise;
+                      NAN: none does */
+};
+/** ret->mean is the caller's. */
 int inner_group_sum(struct inner_group *group, struct inner_update *const *updates,
-                    uint32_t n, struct tiered_model **ret, uint64_t *ret_examples,
-                    struct tiered_error *err);
+                    uint32_t n, struct inner_sum *ret, struct tiered_error *err);
 
 #endif

@@ -91,8 +91,8 @@ static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
     if (filtered_delta(d, pipe, job, &delta, err) < 0) {
         return -1;
     }
-    const struct member_update update = {.layout = delta->layout,
-                                         .delta = delta->data,
+    const struct member_update update = {.delta = delta,
+                                         .within = tiered_pipe_within(pipe),
                                          .path = &d->update.path,
                                          .base = &d->update.base->digest,
                                          .num_examples = d->update.num_examples};
