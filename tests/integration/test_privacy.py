@@ -143,6 +143,7 @@ def kills_cost_no_epsilon(place):
 
 
 ADAPTIVE = "{clip: {adaptive: {initial: 0.01, quantile: 0.6}}}"
+HASTY = "{clip: {adaptive: {initial: 0.01, lr: 5}}}"
 
 
 def bounds(run):
@@ -152,14 +153,17 @@ def bounds(run):
 
 def a_bound_follows_the_norms(place):
     """Each parent moves its own, and a kill of whoever has it, or obeys it, changes nothing."""
-    path = topology(place, rounds=5, up_link=ADAPTIVE, fog_up=ADAPTIVE)
+    path = topology(place, rounds=5, up_link=HASTY, fog_up=ADAPTIVE)
     calm = up(place, path)
     assert calm.code == 0, calm.stderr
     told = bounds(calm)
     assert len(told) == 5 + 2 * 10, told
     assert told["cloud-0", "1"] == told["fog-1", "1.1"] == 0.01
-    # everyone is above it: by exp(lr * quantile), of the default 0.2
-    assert abs(told["fog-0", "1.2"] / 0.01 - 2.718281828 ** 0.12) < 1e-6, told
+    # everyone is above it: by exp(lr * quantile), of the default 0.2 and of 5
+    assert abs(told["cloud-0", "2"] / 0.01 - 2.718281828 ** 0.12) < 1e-6, told
+    assert abs(told["fog-0", "1.2"] / 0.01 - 2.718281828 ** 2.5) < 1e-6, told
+    fog = [told["fog-0", "%d.%d" % (i, k)] for i in range(1, 6) for k in (1, 2)]
+    assert fog != sorted(fog), fog  # and back down, once they are told one above their norms
     kill = killing(["edge-0-0", "fog-1", "cloud-0", "edge-1-1", "fog-0", "edge-0-0"])
     run = up(place, path, on_event=lambda p, e: kill(p, dict(e, place=place)))
     assert run.code == 0 and run.of("agent_died"), run.stderr
