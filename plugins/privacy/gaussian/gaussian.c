@@ -8,7 +8,10 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 
+#include "through.h"
 #include "values.h"
+
+#define TILE 4096u /* values at a time */
 
 #define KEY_BYTES 32
 
@@ -34,6 +37,7 @@ static const struct tiered_option options[] = {
 
 struct state {
     const struct config *config;
+    const struct values_ops *values;
     double deviation; /* of the noise */
     uint8_t key[KEY_BYTES];
     bool plain_parts; /* the model has tensors that get no noise */
@@ -56,6 +60,7 @@ static int filter_init(const struct tiered_host *host, const void *config,
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     s->config = config;
+    s->values = values_ops(tiered_vector_level());
     s->deviation = s->config->noise_multiplier;
     for (uint32_t i = 0; i < manifest->n_tensors; i++) {
         const struct tiered_tensor *t = &manifest->tensors[i];
@@ -159,9 +164,9 @@ static int filter_add(void *state, const struct tiered_block *block, uint64_t at
                       size_t n, double *values, struct tiered_error *err)
 {
     const struct state *s = state;
-    uint64_t bits[VALUES_TILE];
-    for (size_t done = 0; done < n; done += VALUES_TILE) {
-        size_t m = n - done < VALUES_TILE ? n - done : VALUES_TILE;
+    uint64_t bits[TILE];
+    for (size_t done = 0; done < n; done += TILE) {
+        size_t m = n - done < TILE ? n - done : TILE;
         if (expand(s, block->index, at + done, m + m % 2, bits, err) < 0) {
             return -1;
         }
@@ -173,58 +178,32 @@ static int filter_add(void *state, const struct tiered_block *block, uint64_t at
     return 0;
 }
 
-static size_t filter_bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
-
-static int copy(const void *in, size_t in_size, void *out, size_t capacity,
-                size_t *ret_size, struct tiered_error *err)
-{
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ECORRUPT, "no room for %zu bytes", in_size);
-    }
-    if (in_size) {
-        memcpy(out, in, in_size);
-    }
-    *ret_size = in_size;
-    return 0;
-}
-
 static int filter_forward(void *state, const struct tiered_block *block, const void *in,
                           size_t in_size, void *out, size_t capacity, size_t *ret_size,
                           struct tiered_error *err)
 {
-    double tile[VALUES_TILE];
-    size_t width = tiered_dtype_size(block->dtype);
-    if (in_size != block->size_bytes) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "a block of %zu bytes where %llu are raw: gaussian works on "
-                           "values, so it stands before the codecs",
-                           in_size, (unsigned long long)block->size_bytes);
+    const struct state *s = state;
+    double tile[TILE];
+    size_t width = tiered_dtype_size(block->dtype), n = (size_t)block->n_elements;
+    if (through_check("gaussian", block, in_size, err) < 0) {
+        return -1;
     }
     if (!values_are_private(block)) {
-        return copy(in, in_size, out, capacity, ret_size, err);
+        return through_copy(in, in_size, out, capacity, ret_size, err);
     }
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room for %zu bytes", in_size);
+    if (through_room(in_size, capacity, err) < 0) {
+        return -1;
     }
-    for (uint64_t at = 0; at < block->n_elements; at += VALUES_TILE) {
-        uint64_t left = block->n_elements - at;
-        size_t n = left < VALUES_TILE ? (size_t)left : VALUES_TILE;
-        values_load(block->dtype, (const uint8_t *)in + at * width, n, tile);
-        for (size_t i = 0; i < n; i++) {
-            if (!isfinite(tile[i])) {
-                return tiered_fail(err, TIERED_ERANGE,
-                                   "a value that is not finite: noise does not hide "
-                                   "it");
-            }
+    for (size_t at = 0; at < n; at += TILE) {
+        size_t m = n - at < TILE ? n - at : TILE;
+        if (!s->values->load(block->dtype, (const uint8_t *)in + at * width, m, tile)) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "a value that is not finite: noise does not hide it");
         }
-        if (filter_add(state, block, at, n, tile, err) < 0) {
+        if (filter_add(state, block, at, m, tile, err) < 0) {
             return -1;
         }
-        values_store(block->dtype, tile, n, (uint8_t *)out + at * width);
+        s->values->store(block->dtype, tile, m, (uint8_t *)out + at * width);
     }
     *ret_size = in_size;
     return 0;
@@ -236,18 +215,6 @@ static int filter_end(void *state, struct tiered_error *err)
     (void)err;
     s->released++;
     return 0;
-}
-
-static int filter_inverse(void *state, const struct tiered_block *block, const void *in,
-                          size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                          struct tiered_error *err)
-{
-    (void)state;
-    if (in_size != block->size_bytes) {
-        return tiered_fail(err, TIERED_ECORRUPT, "a block of %zu bytes, not %llu",
-                           in_size, (unsigned long long)block->size_bytes);
-    }
-    return copy(in, in_size, out, capacity, ret_size, err);
 }
 
 static int filter_save(void *state, void *out, size_t capacity, size_t *ret_size,
@@ -292,10 +259,10 @@ static const struct tiered_filter_ops ops = {
     .init = filter_init,
     .destroy = filter_destroy,
     .begin = filter_begin,
-    .bound = filter_bound,
+    .bound = through_bound,
     .forward = filter_forward,
     .end = filter_end,
-    .inverse = filter_inverse,
+    .inverse = through_inverse,
     .saved = {.version = 1, .save = filter_save, .load = filter_load},
     .noise = filter_noise,
     .sensitivity = filter_sensitivity,
