@@ -351,23 +351,27 @@ static void noise_is_normal(void **state)
     }
 }
 
-/* No element's noise is another's: neighbours, blocks and tiles are uncorrelated. */
+/* No element's noise is another's: neighbours, pairs of one radius, tiles and blocks
+   are uncorrelated, and so are their squares. */
 static void noise_is_independent(void **state)
 {
     (void)state;
-    static const size_t lags[] = {1, 2, 8, 64, 4096, 262144};
+    static const size_t lags[] = {1, 2, 8, 32, 64, 1024, 4096, 262144};
     struct line line =
         line_of("1", "gaussian:noise_multiplier=1,insecure_seed=3", NULL);
     size_t n = 600000;
     struct tiered_model *in = vector(TIERED_F32, n, 0), *out = through(&line, in);
     double *values = values_of(out, 0);
-    for (size_t k = 0; k < 6; k++) {
-        double sum = 0;
+    for (size_t k = 0; k < TIERED_COUNT(lags); k++) {
+        double sum = 0, squares = 0; /* of products, whose variances are 1 and 8 */
         size_t pairs = n - lags[k];
         for (size_t i = 0; i < pairs; i++) {
-            sum += values[i] * values[i + lags[k]];
+            double product = values[i] * values[i + lags[k]];
+            sum += product;
+            squares += product * product - 1;
         }
         assert_true(fabs(sum / (double)pairs) < 4 / sqrt((double)pairs));
+        assert_true(fabs(squares / (double)pairs) < 4 * sqrt(8 / (double)pairs));
     }
     free(values);
     tiered_model_unref(in);

@@ -7,7 +7,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "through.h"
 #include "values.h"
+
+#define TILE 4096u /* values whose squares are summed before they join the others */
 
 struct config {
     double norm;
@@ -44,6 +47,7 @@ static const struct tiered_option options[] = {
 
 struct state {
     const struct config *config;
+    const struct values_ops *values;
     double bound;   /* C */
     double squares; /* of the blocks scanned */
     double factor;  /* of the pass, at most 1; NaN before header() */
@@ -66,6 +70,7 @@ static int filter_init(const struct tiered_host *host, const void *config,
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     s->config = c;
+    s->values = values_ops(tiered_vector_level());
     s->bound = c->adaptive ? c->initial : c->norm;
     *ret_state = s;
     return 0;
@@ -87,38 +92,17 @@ static int filter_begin(void *state, const struct tiered_host *host,
     return 0;
 }
 
-static int check_raw(const struct tiered_block *block, size_t in_size,
-                     struct tiered_error *err)
-{
-    return in_size == block->size_bytes
-               ? 0
-               : tiered_fail(err, TIERED_EINVAL,
-                             "a block of %zu bytes where %llu are raw: clip works on "
-                             "values, so it stands before the codecs",
-                             in_size, (unsigned long long)block->size_bytes);
-}
-
 static int filter_scan(void *state, const struct tiered_block *block, const void *in,
                        size_t in_size, struct tiered_error *err)
 {
     struct state *s = state;
-    double tile[VALUES_TILE];
-    size_t width = tiered_dtype_size(block->dtype);
-    if (check_raw(block, in_size, err) < 0) {
+    size_t width = tiered_dtype_size(block->dtype), n = (size_t)block->n_elements;
+    if (through_check("clip", block, in_size, err) < 0) {
         return -1;
     }
-    if (!values_are_private(block)) {
-        return 0;
-    }
-    for (uint64_t at = 0; at < block->n_elements; at += VALUES_TILE) {
-        uint64_t left = block->n_elements - at;
-        size_t n = left < VALUES_TILE ? (size_t)left : VALUES_TILE;
-        double sum = 0;
-        values_load(block->dtype, (const uint8_t *)in + at * width, n, tile);
-        for (size_t i = 0; i < n; i++) {
-            sum += tile[i] * tile[i];
-        }
-        s->squares += sum;
+    for (size_t at = 0; values_are_private(block) && at < n; at += TILE) {
+        s->squares += s->values->squares(block->dtype, (const uint8_t *)in + at * width,
+                                         n - at < TILE ? n - at : TILE);
     }
     return isfinite(s->squares)
                ? 0
@@ -146,50 +130,21 @@ static int filter_header(void *state, void *out, size_t capacity, size_t *ret_si
     return 0;
 }
 
-static size_t filter_bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
-
-static int copy(const void *in, size_t in_size, void *out, size_t capacity,
-                size_t *ret_size, struct tiered_error *err)
-{
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ECORRUPT, "no room for %zu bytes", in_size);
-    }
-    if (in_size) {
-        memcpy(out, in, in_size);
-    }
-    *ret_size = in_size;
-    return 0;
-}
-
 static int filter_forward(void *state, const struct tiered_block *block, const void *in,
                           size_t in_size, void *out, size_t capacity, size_t *ret_size,
                           struct tiered_error *err)
 {
     const struct state *s = state;
-    double tile[VALUES_TILE];
-    size_t width = tiered_dtype_size(block->dtype);
-    if (check_raw(block, in_size, err) < 0) {
+    if (through_check("clip", block, in_size, err) < 0) {
         return -1;
     }
     if (s->factor == 1 || !values_are_private(block)) {
-        return copy(in, in_size, out, capacity, ret_size, err);
+        return through_copy(in, in_size, out, capacity, ret_size, err);
     }
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room for %zu bytes", in_size);
+    if (through_room(in_size, capacity, err) < 0) {
+        return -1;
     }
-    for (uint64_t at = 0; at < block->n_elements; at += VALUES_TILE) {
-        uint64_t left = block->n_elements - at;
-        size_t n = left < VALUES_TILE ? (size_t)left : VALUES_TILE;
-        values_load(block->dtype, (const uint8_t *)in + at * width, n, tile);
-        for (size_t i = 0; i < n; i++) {
-            tile[i] *= s->factor;
-        }
-        values_store_cut(block->dtype, tile, n, (uint8_t *)out + at * width);
-    }
+    s->values->scale(block->dtype, in, (size_t)block->n_elements, s->factor, out);
     *ret_size = in_size;
     return 0;
 }
@@ -206,18 +161,6 @@ static int filter_inverse_begin(void *state, const void *header, size_t header_s
     }
     s->within = header_size ? *within : 0;
     return 0;
-}
-
-static int filter_inverse(void *state, const struct tiered_block *block, const void *in,
-                          size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                          struct tiered_error *err)
-{
-    (void)state;
-    if (in_size != block->size_bytes) {
-        return tiered_fail(err, TIERED_ECORRUPT, "a block of %zu bytes, not %llu",
-                           in_size, (unsigned long long)block->size_bytes);
-    }
-    return copy(in, in_size, out, capacity, ret_size, err);
 }
 
 static double filter_norm(const void *config)
@@ -264,10 +207,10 @@ static const struct tiered_filter_ops ops = {
     .begin = filter_begin,
     .scan = filter_scan,
     .header = filter_header,
-    .bound = filter_bound,
+    .bound = through_bound,
     .forward = filter_forward,
     .inverse_begin = filter_inverse_begin,
-    .inverse = filter_inverse,
+    .inverse = through_inverse,
     .norm = filter_norm,
     .first_norm = filter_first_norm,
     .bound_to = filter_bound_to,

@@ -8,9 +8,12 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 
+#include "normal.h"
+#include "through.h"
 #include "values.h"
 
 #define KEY_BYTES 32
+#define TILE      1024u /* values at a time: whole groups, all in the first cache */
 
 struct config {
     double noise_multiplier, delta;
@@ -34,7 +37,10 @@ static const struct tiered_option options[] = {
 
 struct state {
     const struct config *config;
-    double deviation; /* of the noise */
+    const struct values_ops *values;
+    normal_add_fn add;
+    EVP_CIPHER *cipher; /* looked up once, not for every context */
+    double deviation;   /* of the noise */
     uint8_t key[KEY_BYTES];
     bool plain_parts; /* the model has tensors that get no noise */
     uint64_t released;
@@ -55,7 +61,14 @@ static int filter_init(const struct tiered_host *host, const void *config,
     if (!s) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
+    s->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20", NULL);
+    if (!s->cipher) {
+        free(s);
+        return tiered_fail(err, TIERED_EIO, "OpenSSL has no ChaCha20");
+    }
     s->config = config;
+    s->values = values_ops(tiered_vector_level());
+    s->add = normal_add(tiered_vector_level());
     s->deviation = s->config->noise_multiplier;
     for (uint32_t i = 0; i < manifest->n_tensors; i++) {
         const struct tiered_tensor *t = &manifest->tensors[i];
@@ -69,6 +82,7 @@ static void filter_destroy(void *state)
 {
     struct state *s = state;
     OPENSSL_cleanse(s->key, sizeof(s->key));
+    EVP_CIPHER_free(s->cipher);
     free(s);
 }
 
@@ -120,9 +134,23 @@ static int filter_begin(void *state, const struct tiered_host *host,
     return seeded_key(s, host, err);
 }
 
-/* ChaCha20's bytes for the elements at..at + n of a block: 8 for each. */
-static int expand(const struct state *s, uint32_t block, uint64_t at, size_t n,
-                  uint64_t *out, struct tiered_error *err)
+/* ---- noise ---- */
+
+/* ChaCha20's stream of a block, 8 bytes for each element, and one context for all that
+   is asked for at once. */
+struct stream {
+    EVP_CIPHER_CTX *cipher;
+    uint64_t words[TILE];
+};
+
+static int stream_fail(struct tiered_error *err)
+{
+    return tiered_fail(err, TIERED_EIO, "OpenSSL's ChaCha20 failed");
+}
+
+/* From an element on: `at` is a multiple of 64. */
+static int stream_open(const struct state *s, uint32_t block, uint64_t at,
+                       struct stream *ret, struct tiered_error *err)
 {
     uint64_t counter = at / 8; /* in units of 64 bytes */
     uint8_t iv[16] = {0};
@@ -130,65 +158,76 @@ static int expand(const struct state *s, uint32_t block, uint64_t at, size_t n,
         iv[i] = (uint8_t)(counter >> (8 * i));
         iv[8 + i] = (uint8_t)(block >> (8 * i));
     }
-    EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
-    int made = 0, size = (int)(n * sizeof(*out));
-    memset(out, 0, (size_t)size);
-    bool good =
-        cipher && EVP_EncryptInit_ex(cipher, EVP_chacha20(), NULL, s->key, iv) == 1 &&
-        EVP_EncryptUpdate(cipher, (uint8_t *)out, &made, (const uint8_t *)out, size) ==
-            1 &&
-        made == size;
-    EVP_CIPHER_CTX_free(cipher);
-    return good ? 0 : tiered_fail(err, TIERED_EIO, "OpenSSL has no ChaCha20");
+    ret->cipher = EVP_CIPHER_CTX_new();
+    return ret->cipher &&
+                   EVP_EncryptInit_ex2(ret->cipher, s->cipher, s->key, iv, NULL) == 1
+               ? 0
+               : stream_fail(err);
 }
 
-/* Two normal values of two uniform ones (Box and Muller). */
-static void add_pair(const uint64_t bits[2], double deviation, double *values, size_t n)
+static void stream_close(struct stream *stream)
 {
-    double u = (double)((bits[0] >> 11) + 1) * 0x1p-53; /* (0, 1] */
-    double angle = (double)(bits[1] >> 11) * (0x1p-53 * 6.283185307179586476925);
-    double radius = deviation * sqrt(-2 * log(u)), sine, cosine;
-    sincos(angle, &sine, &cosine);
-    values[0] += radius * cosine;
-    if (n > 1) {
-        values[1] += radius * sine;
+    EVP_CIPHER_CTX_free(stream->cipher);
+    OPENSSL_cleanse(stream->words, sizeof(stream->words));
+}
+
+/* The next n of a block's elements: whole groups, but at the end. There a group is made
+   as well, and what is left of its noise is nobody's. */
+static int stream_add(const struct state *s, struct stream *stream, size_t n,
+                      double *values, struct tiered_error *err)
+{
+    size_t whole = n / NORMAL_GROUP, rest = n % NORMAL_GROUP;
+    int size = (int)((whole + (rest > 0)) * NORMAL_GROUP * sizeof(uint64_t)), made = 0;
+    memset(stream->words, 0, (size_t)size);
+    if (EVP_EncryptUpdate(stream->cipher, (uint8_t *)stream->words, &made,
+                          (const uint8_t *)stream->words, size) != 1 ||
+        made != size) {
+        return stream_fail(err);
     }
+    s->add(stream->words, whole, s->deviation, values);
+    if (rest) {
+        double group[NORMAL_GROUP] = {0};
+        values += whole * NORMAL_GROUP;
+        memcpy(group, values, rest * sizeof(*group));
+        s->add(stream->words + whole * NORMAL_GROUP, 1, s->deviation, group);
+        memcpy(values, group, rest * sizeof(*group));
+    }
+    return 0;
 }
 
 static int filter_add(void *state, const struct tiered_block *block, uint64_t at,
                       size_t n, double *values, struct tiered_error *err)
 {
     const struct state *s = state;
-    uint64_t bits[VALUES_TILE];
-    for (size_t done = 0; done < n; done += VALUES_TILE) {
-        size_t m = n - done < VALUES_TILE ? n - done : VALUES_TILE;
-        if (expand(s, block->index, at + done, m + m % 2, bits, err) < 0) {
+    struct stream stream;
+    int result = stream_open(s, block->index, at, &stream, err);
+    for (size_t done = 0; done < n && result == 0; done += TILE) {
+        result = stream_add(s, &stream, n - done < TILE ? n - done : TILE,
+                            values + done, err);
+    }
+    stream_close(&stream);
+    return result;
+}
+
+/* ---- in a pipe ---- */
+
+static int add_to_block(const struct state *s, const struct tiered_block *block,
+                        const uint8_t *in, struct stream *stream, uint8_t *out,
+                        struct tiered_error *err)
+{
+    double tile[TILE];
+    size_t width = tiered_dtype_size(block->dtype), n = (size_t)block->n_elements;
+    for (size_t at = 0; at < n; at += TILE) {
+        size_t m = n - at < TILE ? n - at : TILE;
+        if (!s->values->load(block->dtype, in + at * width, m, tile)) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "a value that is not finite: noise does not hide it");
+        }
+        if (stream_add(s, stream, m, tile, err) < 0) {
             return -1;
         }
-        for (size_t i = 0; i < m; i += 2) {
-            add_pair(&bits[i], s->deviation, &values[done + i], m - i);
-        }
+        s->values->store(block->dtype, tile, m, out + at * width);
     }
-    OPENSSL_cleanse(bits, sizeof(bits));
-    return 0;
-}
-
-static size_t filter_bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
-
-static int copy(const void *in, size_t in_size, void *out, size_t capacity,
-                size_t *ret_size, struct tiered_error *err)
-{
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ECORRUPT, "no room for %zu bytes", in_size);
-    }
-    if (in_size) {
-        memcpy(out, in, in_size);
-    }
-    *ret_size = in_size;
     return 0;
 }
 
@@ -196,38 +235,26 @@ static int filter_forward(void *state, const struct tiered_block *block, const v
                           size_t in_size, void *out, size_t capacity, size_t *ret_size,
                           struct tiered_error *err)
 {
-    double tile[VALUES_TILE];
-    size_t width = tiered_dtype_size(block->dtype);
-    if (in_size != block->size_bytes) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "a block of %zu bytes where %llu are raw: gaussian works on "
-                           "values, so it stands before the codecs",
-                           in_size, (unsigned long long)block->size_bytes);
+    const struct state *s = state;
+    struct stream stream;
+    if (through_check("gaussian", block, in_size, err) < 0) {
+        return -1;
     }
     if (!values_are_private(block)) {
-        return copy(in, in_size, out, capacity, ret_size, err);
+        return through_copy(in, in_size, out, capacity, ret_size, err);
     }
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room for %zu bytes", in_size);
+    if (through_room(in_size, capacity, err) < 0) {
+        return -1;
     }
-    for (uint64_t at = 0; at < block->n_elements; at += VALUES_TILE) {
-        uint64_t left = block->n_elements - at;
-        size_t n = left < VALUES_TILE ? (size_t)left : VALUES_TILE;
-        values_load(block->dtype, (const uint8_t *)in + at * width, n, tile);
-        for (size_t i = 0; i < n; i++) {
-            if (!isfinite(tile[i])) {
-                return tiered_fail(err, TIERED_ERANGE,
-                                   "a value that is not finite: noise does not hide "
-                                   "it");
-            }
-        }
-        if (filter_add(state, block, at, n, tile, err) < 0) {
-            return -1;
-        }
-        values_store(block->dtype, tile, n, (uint8_t *)out + at * width);
+    int result = stream_open(s, block->index, 0, &stream, err);
+    if (result == 0) {
+        result = add_to_block(s, block, in, &stream, out, err);
     }
-    *ret_size = in_size;
-    return 0;
+    stream_close(&stream);
+    if (result == 0) {
+        *ret_size = in_size;
+    }
+    return result;
 }
 
 static int filter_end(void *state, struct tiered_error *err)
@@ -236,18 +263,6 @@ static int filter_end(void *state, struct tiered_error *err)
     (void)err;
     s->released++;
     return 0;
-}
-
-static int filter_inverse(void *state, const struct tiered_block *block, const void *in,
-                          size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                          struct tiered_error *err)
-{
-    (void)state;
-    if (in_size != block->size_bytes) {
-        return tiered_fail(err, TIERED_ECORRUPT, "a block of %zu bytes, not %llu",
-                           in_size, (unsigned long long)block->size_bytes);
-    }
-    return copy(in, in_size, out, capacity, ret_size, err);
 }
 
 static int filter_save(void *state, void *out, size_t capacity, size_t *ret_size,
@@ -292,10 +307,10 @@ static const struct tiered_filter_ops ops = {
     .init = filter_init,
     .destroy = filter_destroy,
     .begin = filter_begin,
-    .bound = filter_bound,
+    .bound = through_bound,
     .forward = filter_forward,
     .end = filter_end,
-    .inverse = filter_inverse,
+    .inverse = through_inverse,
     .saved = {.version = 1, .save = filter_save, .load = filter_load},
     .noise = filter_noise,
     .sensitivity = filter_sensitivity,
