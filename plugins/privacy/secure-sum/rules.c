@@ -23,13 +23,14 @@ int ss_check_group(struct ss_rules *rules, uint32_t n, struct tiered_error *err)
     uint32_t degree = ss_degree(n, rules->neighbours);
     if (n < rules->min_group) {
         return tiered_fail(err, TIERED_EINVAL,
-                           "a group of %u; min_group asks for %u members", n,
-                           rules->min_group);
+                           "a group of %u, and min_group asks for %u members; lower "
+                           "min_group or give it more children",
+                           n, rules->min_group);
     }
     if (n > SS_MOST_MEMBERS || degree >= SS_MOST_HOLDERS) {
         return tiered_fail(err, TIERED_EINVAL,
                            "a group of %u with %u neighbours each; at most %u members "
-                           "and %u neighbours can be",
+                           "and %u neighbours can be: more parents make smaller groups",
                            n, degree, SS_MOST_MEMBERS, SS_MOST_HOLDERS - 1);
     }
     return ss_ring_fit(&rules->ring, n, err);
