@@ -12,7 +12,7 @@ struct stage {
     struct tiered_mark mark;
     bool bounds, fixed; /* a norm; one that its options fix */
     bool noise, insecure;
-    bool privacy, lossy, refers;
+    bool privacy, lossy, refers, changes_only;
 };
 
 static bool refers(const struct tiered_plugin *plugin)
@@ -57,6 +57,7 @@ static void read_stages(const struct tiered_plugin_list *list,
             .privacy = plugin->traits & TIERED_PRIVACY,
             .lossy = plugin->traits & TIERED_LOSSY,
             .refers = refers(plugin),
+            .changes_only = plugin->traits & TIERED_CHANGES_ONLY,
         };
         read_options(ref, stage);
     }
@@ -94,6 +95,11 @@ static bool is_codec(const struct stage *stage)
 static bool is_lossy_codec(const struct stage *stage)
 {
     return !stage->privacy && stage->lossy;
+}
+
+static bool is_reference(const struct stage *stage)
+{
+    return stage->refers;
 }
 
 static void check_local_noise(struct planner *p, const char *label,
@@ -180,6 +186,15 @@ static void check_downlink(struct planner *p, const struct variant *v)
                              "%s: '%s' never finds a model to refer to: behind '%s' a "
                              "child's model is not its parent's; leave one of them out",
                              v->label, stages[i].name, lossy->name);
+        } else if (stages[i].changes_only && !before(stages, i, is_reference)) {
+            /* Behind one that refers it gets a change; where that never finds a model,
+               the warning above says so. */
+            tiered_diag_warn(
+                p->diag, stages[i].mark,
+                "%s: '%s' is made for changes, and a downlink carries whole "
+                "models: its children would start from a coarse rest of "
+                "one; leave it to uplink, fp16 and int8 work here",
+                v->label, stages[i].name);
         }
     }
 }
