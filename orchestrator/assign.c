@@ -213,9 +213,8 @@ static int fill_node(const struct assign_context *context, uint32_t index,
         return -1;
     }
     if (node->parent != TIERED_NO_NODE) {
-        const char *by = tiered_plan_option(
-            &plan->nodes[node->parent].settings->aggregate.items[0], "weighted_by");
-        as->uniform = by && strcmp(by, "uniform") == 0;
+        as->uniform = tiered_plan_counts_once(
+            &plan->nodes[node->parent].settings->aggregate.items[0]);
     }
     if (node->parent != TIERED_NO_NODE &&
         (make_uses(plan, index, &s->uplink, &as->n_uplink, &as->uplink, err) < 0 ||

@@ -216,7 +216,6 @@ static void check_rule(struct planner *p, const struct variant *parent,
     if (!rule->loaded) {
         return;
     }
-    const struct tiered_value *weights = tiered_value_get(rule->options, "weighted_by");
     const char *name = rule->loaded->plugin.name;
     if (!(rule->loaded->plugin.traits & TIERED_COMPOSES_EXACTLY)) {
         tiered_diag_error(p->diag, rule->mark,
@@ -224,8 +223,7 @@ static void check_rule(struct planner *p, const struct variant *parent,
                           "so '%s' has nothing to measure its noise by; {fedavg: "
                           "{weighted_by: uniform}} works",
                           parent->label, name, noise->name);
-    } else if (!weights || weights->kind != TIERED_SCALAR ||
-               strcmp(weights->text, "uniform") != 0) {
+    } else if (!tiered_plan_counts_once(rule)) {
         tiered_diag_error(p->diag, rule->mark,
                           "%s: '%s' needs '%s' with weighted_by: uniform, for one "
                           "update must not move the mean by more than the others",
@@ -296,6 +294,36 @@ void planner_check_noise(struct planner *p, const struct variant *parent,
     }
 }
 
+static const struct tiered_plugin_ref *noise_of(const struct tiered_plugin_list *list)
+{
+    const struct tiered_plugin_ref *found = NULL;
+    for (size_t i = 0; i < list->n; i++) {
+        if (tiered_privacy_is_noise(&list->items[i].loaded->plugin)) {
+            found = &list->items[i];
+        }
+    }
+    return found;
+}
+
+/* Noise in front of a group that counts as if there were none. */
+static void warn_alone(struct planner *p, const struct tiered_ledger *ledger)
+{
+    const struct variant *last = NULL;
+    for (size_t i = 0; i < ledger->n; i++) {
+        const struct tiered_ledger_line *line = &ledger->lines[i];
+        const struct variant *v = variant_of(&p->w->nodes[line->node]);
+        const struct tiered_plugin_list *uplink = &v->settings.uplink;
+        if (line->group.why[0] && v != last) {
+            const struct tiered_plugin_ref *noise = noise_of(uplink);
+            tiered_diag_warn(
+                p->diag, noise->mark, "%s: '%s' counts as if '%s' hid no update: %s",
+                v->label, noise->loaded->plugin.name,
+                uplink->items[uplink->n - 1].loaded->plugin.name, line->group.why);
+            last = v;
+        }
+    }
+}
+
 int planner_count_privacy(struct planner *p)
 {
     struct tiered_plan *plan = &p->w->plan;
@@ -305,6 +333,7 @@ int planner_count_privacy(struct planner *p)
     if (tiered_ledger_make(plan, &p->w->arena, &plan->ledger, &err) < 0) {
         return tiered_diag_error(p->diag, p->w->tiers[0].mark, "privacy: %s", err.text);
     }
+    warn_alone(p, &plan->ledger);
     for (size_t i = 0; i < plan->ledger.n; i++) {
         any = any || plan->ledger.lines[i].bounded;
     }

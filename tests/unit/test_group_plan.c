@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Groups in a plan: which cannot be, and where that is said. */
+/* Groups in a plan: which cannot be, and where that is said; and noise in front of one.
+ */
 #include "topology_kit.h"
+
+#include <math.h>
 
 static int set_up(void **state)
 {
@@ -80,10 +83,156 @@ static void test_groups_that_cannot_be(void **state)
     check(rows, TIERED_COUNT(rows));
 }
 
+#define ONCE  "{fedavg: {weighted_by: uniform}}"
+#define CLIP  "{clip: {norm: 2}}, "
+#define NOISE "{gaussian: {noise_multiplier: 0.5}}, "
+#define ALONE                                                                          \
+    "5:57: warning: tier 'e': 'gaussian' counts as if 'secure-sum' hid no update: "
+
+/* Norm 2 and deviation 1: the noise reaches as far as 11. */
+static void test_noise_that_does_not_add_up(void **state)
+{
+    (void)state;
+    static const struct group_case rows[] = {
+        {ONCE, "", 10, CLIP NOISE "{secure-sum: {clip_range: 11}}", "ok"},
+        {"median", "", 10, CLIP "{gaussian: {noise_multiplier: 0.5}}", "ok"},
+        {"fedavg", "", 10, CLIP NOISE "{secure-sum: {clip_range: 11}}",
+         ALONE "'fedavg' above counts some updates for more than others; give it "
+               "weighted_by: uniform"},
+        {ONCE, "", 10, CLIP NOISE "secure-sum",
+         ALONE "'secure-sum' would cut the noise at +-8; a range of +-11 or more does "
+               "not"},
+        {ONCE, "", 10, CLIP NOISE "{clip: {norm: 3}}, {secure-sum: {clip_range: 11}}",
+         ALONE "'clip' stands between the noise and 'secure-sum'; put it first"},
+        /* 2^31 / (10 * 5e5) is 429, so the steps are 1 / 32 and 1 / 8 */
+        {ONCE, "", 10, CLIP NOISE "{secure-sum: {clip_range: 11, max_weight: 500000}}",
+         "ok"},
+        {ONCE, "", 10, CLIP NOISE "{secure-sum: {clip_range: 32, max_weight: 500000}}",
+         ALONE "the steps of 'secure-sum', 0.125, are coarse for noise of 1; steps "
+               "below 0.0625 are not"},
+        {ONCE, "", 10, CLIP NOISE "test-group",
+         "5:57: warning: tier 'e': 'gaussian' counts as if 'test-group' hid no update: "
+         "'test-group' does not say how few updates it opens a sum of"},
+        /* no clip, no epsilon: nothing to add up */
+        {ONCE, "", 10, NOISE "secure-sum",
+         "5:38: warning: tier 'e': 'gaussian' without a clip before it has no epsilon, "
+         "for nothing bounds an update; put {clip: {norm: 1.0}} before it"},
+    };
+    check(rows, TIERED_COUNT(rows));
+}
+
+static double epsilon(double z, double steps, double delta)
+{
+    struct tiered_accountant spent = {0};
+    tiered_accountant_add(&spent, 1, z, steps);
+    return tiered_accountant_epsilon(&spent, delta);
+}
+
+static void load(struct kit_result *r, const char *aggregate, const char *more,
+                 uint32_t fan_out, const char *uplink)
+{
+    TIERED_FREE char *text = NULL;
+    assert_true(asprintf(&text, TREE, aggregate, more, fan_out, uplink) > 0);
+    kit_write(text, strlen(text));
+    kit_load(NULL, 0, r);
+    if (!r->plan) {
+        TIERED_FREE char *problems = kit_problems(r);
+        fail_msg("%s", problems);
+    }
+}
+
+/* The noise of as many as every sum has: never the quorum's, which the parent keeps. */
+static void test_noise_of_all(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rounds, *group;
+        uint32_t fan_out, members;
+    } rows[] = {
+        {"", "{secure-sum: {clip_range: 11}}", 9, 6},
+        {"", "{secure-sum: {clip_range: 11}}", 10, 7},
+        {", rounds: {quorum: 100%}", "{secure-sum: {clip_range: 11}}", 10, 7},
+        {"", "{secure-sum: {clip_range: 11, threshold: 1}}", 10, 10},
+        {"", "{secure-sum: {clip_range: 11, threshold: 0.51}}", 10, 6},
+        {"", "{secure-sum: {clip_range: 11, min_group: 9}}", 10, 9},
+        {", rounds: {sample: 50%}", "{secure-sum: {clip_range: 11}}", 20, 7},
+        {"", "{secure-sum: {clip_range: 11}}", 300, 200},
+    };
+    for (size_t i = 0; i < TIERED_COUNT(rows); i++) {
+        struct kit_result r;
+        char uplink[160];
+        snprintf(uplink, sizeof(uplink), CLIP NOISE "%s", rows[i].group);
+        load(&r, ONCE, rows[i].rounds, rows[i].fan_out, uplink);
+        const struct tiered_ledger *ledger = &r.plan->ledger;
+        assert_int_equal(ledger->n, 1);
+        const struct tiered_ledger_line *line = tiered_ledger_line_of(ledger, 1, false);
+        assert_ptr_equal(tiered_ledger_line_of(ledger, rows[i].fan_out, false), line);
+        assert_string_equal(tiered_ledger_kind(line), "distributed");
+        assert_int_equal(line->group.members, rows[i].members);
+        double z = 0.5 * sqrt(rows[i].members);
+        assert_true(line->share == 0.5 && line->q == 1 && line->per_round == 1);
+        assert_true(fabs(line->noise_multiplier - z) < 1e-12);
+        assert_true(fabs(tiered_ledger_epsilon(line, 20) - epsilon(z, 20, 1e-5)) <
+                    1e-9);
+        kit_finish(&r);
+    }
+}
+
+/* A sum of 10 and one of 4 have not the same noise; nor has one that counts alone. */
+static void test_groups_have_lines_of_their_own(void **state)
+{
+    (void)state;
+    struct kit_result r;
+    static const char text[] =
+        "tiered: 1\nrun: {rounds: 5, seed: 3, stop_when: {epsilon: 30}}\n"
+        "tiers:\n"
+        "  - {name: c, aggregate: [fedavg]}\n"
+        "  - {name: f, fan_out: 3, aggregate: [" ONCE
+        "], rounds: {per_parent_round: 2}}\n"
+        "  - {name: e, fan_out: 10, trainer: {softmax: {data: d}}, uplink: [" CLIP NOISE
+        "{secure-sum: {clip_range: 11}}]}\n"
+        "nodes:\n"
+        "  f-1: {rounds: {sample: 40%}}\n"
+        "  f-2: {aggregate: [fedavg]}\n";
+    kit_write(text, strlen(text));
+    kit_load(NULL, 0, &r);
+    TIERED_FREE char *problems = kit_problems(&r);
+    assert_non_null(r.plan);
+    assert_string_equal(
+        problems,
+        "6:88: warning: tier 'e': 'gaussian' counts as if 'secure-sum' hid no update: "
+        "'fedavg' above counts some updates for more than others; give it weighted_by: "
+        "uniform");
+    const struct tiered_ledger *ledger = &r.plan->ledger;
+    assert_int_equal(ledger->n, 3);
+    const uint32_t members[] = {7, 3, 0};
+    double most = 0;
+    for (uint32_t fog = 0; fog < 3; fog++) {
+        for (uint32_t k = 0; k < 10; k++) {
+            const struct tiered_ledger_line *line =
+                tiered_ledger_line_of(ledger, 4 + 10 * fog + k, false);
+            assert_ptr_equal(line, &ledger->lines[fog]);
+            assert_int_equal(line->group.members, members[fog]);
+            assert_int_equal(line->per_round, 2);
+            assert_string_equal(tiered_ledger_kind(line),
+                                fog < 2 ? "distributed" : "local");
+            most = fmax(most, tiered_ledger_epsilon(line, 2 * r.plan->rounds));
+        }
+    }
+    /* the budget is the local line's: it spends the most */
+    assert_true(r.plan->rounds < 5 && most <= 30);
+    assert_true(epsilon(0.5, 2 * r.plan->rounds, 1e-5) == most);
+    assert_true(epsilon(0.5, 2 * r.plan->rounds + 2, 1e-5) > 30);
+    kit_finish(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_groups_that_cannot_be),
+        cmocka_unit_test(test_noise_that_does_not_add_up),
+        cmocka_unit_test(test_noise_of_all),
+        cmocka_unit_test(test_groups_have_lines_of_their_own),
     };
     return cmocka_run_group_tests(tests, set_up, kit_teardown);
 }
