@@ -7,8 +7,10 @@
  * It counts so where the uplink is a clip of a fixed norm, the noise, and right behind
  * it the group; where the parent counts every update once; and where nothing that the
  * group does to values changes the noise's shape (distributed.c says why these are
- * enough). m is the fewest updates that the members let the group open a sum of: the
- * tier's own quorum is the parent's to keep, and it is the parent that must not know.
+ * enough). m is the fewest updates that the members let the group open a sum of. They
+ * are told it with their assignments and hold their parent to it, for a round may ask
+ * fewer than planned, and the tier's quorum is the parent's own: it is the parent that
+ * must not know.
  *
  * Threads: pure functions of a plan.
  */

@@ -37,7 +37,7 @@ struct group {
     void *members[GROUP_MOST], *aggregator;
     uint32_t n;
     size_t n_values;
-    uint32_t word_bytes;
+    uint32_t word_bytes, least, aggregator_least;
     struct ss_ring ring; /* of the default options: who has others changes it */
     double *values[GROUP_MOST];
     uint64_t weights[GROUP_MOST], examples[GROUP_MOST];
@@ -130,7 +130,8 @@ static inline struct tiered_group_round group_round(struct group *g, uint32_t wh
         .size = sizeof(struct tiered_group_round),
         .host = &g->hosting[who == g->n ? GROUP_MOST : who].host,
         .n_members = who == g->n ? g->n : 0,
-        .n_values = g->n_values};
+        .n_values = g->n_values,
+        .least = who == g->n ? g->aggregator_least : g->least};
 }
 
 /* The aggregator's and the members' begin. */

@@ -144,9 +144,48 @@ static void test_the_coarsest_steps(void **state)
     group_finish(&g);
 }
 
+/* The ledger counts six members' noise. An aggregator that asks five, or goes on with
+   five of six, is refused by each member; one that keeps to it says why it cannot. */
+static void test_members_hold_to_what_is_counted(void **state)
+{
+    (void)state;
+    struct group g;
+    double out[8];
+    struct tiered_group_weight sums;
+    for (int honest = 0; honest < 2; honest++) {
+        for (uint32_t asked = 5; asked <= 6; asked++) {
+            group_begin(&g, asked, 8, NULL);
+            g.least = 6;
+            g.aggregator_least = honest ? 6 : 0;
+            g.silent_from[0] = asked == 6 ? 3 : 99; /* one of six drops out */
+            assert_int_equal(run_round(&g, out, &sums), -1);
+            const char *want =
+                !honest && asked == 5 ? "a group of 5, and the noise of its members is "
+                                        "counted for sums of 6 and more"
+                : honest && asked == 5 ? "counted for sums of 6 and more"
+                : honest               ? "5 of 6 members are left; 6 are needed "
+                                         "(threshold 0.666667, min_group 3, and as the "
+                                         "noise is counted)"
+                                       : "5 of 6 members are left; 6 are needed";
+            if (!strstr(g.err.text, want)) {
+                fail_msg("\"%s\" does not say \"%s\"", g.err.text, want);
+            }
+            group_finish(&g);
+        }
+    }
+    group_begin(&g, 6, 8, NULL);
+    g.least = g.aggregator_least = 6;
+    for (uint32_t i = 0; i < 6; i++) {
+        g.silent_from[i] = i < 2 ? 4 : 99; /* too late to matter */
+    }
+    assert_int_equal(run_round(&g, out, &sums), 0);
+    group_finish(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_members_hold_to_what_is_counted),
         cmocka_unit_test(test_a_sum_has_the_noise_of_all),
         cmocka_unit_test(test_the_coarsest_steps),
     };

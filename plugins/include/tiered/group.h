@@ -53,7 +53,9 @@ struct tiered_group_round {
     const char *const *names;       /* of members, for reasons; borrowed like host.
                                        NULL: they are numbers */
     uint64_t n_values; /* the aggregator's; a member's comes with its update */
-    bool spent; /* a member's: it has answered in this path's post phase before */
+    bool spent;     /* a member's: it has answered in this path's post phase before */
+    uint32_t least; /* no sum of fewer members may be opened, however many there are:
+                       noise is counted by it. 0: the options say how many */
 };
 
 /** What a member's update counts by. */
