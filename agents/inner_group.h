@@ -12,6 +12,7 @@
 #define TIERED_AGENTS_INNER_GROUP_H
 
 #include "agents/inner.h"
+#include "tiered/group.h"
 
 struct inner_group;
 
@@ -42,10 +43,12 @@ int inner_group_offer(const struct inner_group *group, uint32_t child,
 int inner_group_check(const struct inner_group *group,
                       const struct tiered_encoded *encoded, struct tiered_error *err);
 
-/** The weighted mean of the survivors' deltas, as a model's bytes, and what they sum up
-    to. */
+/** The weighted mean of the survivors' deltas, as a model's bytes, and what their
+    weights and examples sum up to. *ret_step: rounding moved a value of weight 1 by
+   less than this; 0: the group does not say. */
 int inner_group_sum(struct inner_group *group, struct inner_update *const *updates,
-                    uint32_t n, struct tiered_model **ret, uint64_t *ret_examples,
+                    uint32_t n, struct tiered_model **ret,
+                    struct tiered_group_weight *ret_sums, double *ret_step,
                     struct tiered_error *err);
 
 #endif

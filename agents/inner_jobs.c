@@ -134,10 +134,11 @@ struct aggregate_job {
     struct inner_update **updates;
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
-    bool no_result;            /* the rule has none: the model stays */
-    double local_steps;        /* of the result */
-    struct tiered_model *mean; /* of a group, instead of rows */
-    uint64_t num_examples;     /* likewise: their sum */
+    bool no_result;                  /* the rule has none: the model stays */
+    double local_steps;              /* of the result */
+    struct tiered_model *mean;       /* of a group, instead of rows */
+    struct tiered_group_weight sums; /* likewise */
+    double step;                     /* likewise, of its rounding */
 };
 
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
@@ -199,15 +200,15 @@ static const void *borrow_mean(void *source, uint32_t block)
 static int make_mean(struct aggregate_job *job, struct tiered_error *err)
 {
     struct inner *inner = job->inner;
-    if (inner_group_sum(inner->group, job->updates, job->n, &job->mean,
-                        &job->num_examples, err) < 0) {
+    if (inner_group_sum(inner->group, job->updates, job->n, &job->mean, &job->sums,
+                        &job->step, err) < 0) {
         job->no_result = err->code != TIERED_EIO && err->code != TIERED_ENOMEM;
         return -1;
     }
     job->rows[0] =
         (struct tiered_row){.contribution = {.size = sizeof(struct tiered_contribution),
                                              .node = inner->node->as->node,
-                                             .num_examples = job->num_examples,
+                                             .num_examples = job->sums.num_examples,
                                              .local_steps = NAN,
                                              .a_norm = NAN},
                             .read = read_mean,
@@ -236,6 +237,8 @@ static void aggregate_run(struct node_job *base)
         .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
         .path = job->path,
+        .group_weight = job->sums.weight,
+        .group_step = job->step,
     };
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
@@ -276,7 +279,7 @@ static void aggregate_done(struct node_job *base)
         tiered_model_unref(inner->aggregated);
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
-        event.num_examples = job->num_examples;
+        event.num_examples = job->sums.num_examples;
         event.local_steps = job->local_steps;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);

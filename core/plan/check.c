@@ -76,8 +76,8 @@ static void check_group_rule(struct planner *p, const struct variant *parent,
     }
 }
 
-/* Noise on a sum is measured by what bounds single updates: rounded for the ring, they
-   may be larger, and a group that is too small shows that it is. */
+/* Noise on a sum is measured by what bounds single updates, and rounded for the ring
+   they may be larger: by how much only the group can say. */
 static void check_group_noise(struct planner *p, const struct variant *parent,
                               const struct variant *child,
                               const struct tiered_plugin *group)
@@ -85,11 +85,12 @@ static void check_group_noise(struct planner *p, const struct variant *parent,
     const struct tiered_plugin_list *chain = &parent->settings.aggregate;
     const struct tiered_plugin_ref *last =
         chain->n ? &chain->items[chain->n - 1] : NULL;
-    if (last && last->loaded && tiered_privacy_is_noise(&last->loaded->plugin)) {
+    if (last && last->loaded && tiered_privacy_is_noise(&last->loaded->plugin) &&
+        !tiered_group_tells(group)) {
         tiered_diag_error(
             p->diag, last->mark,
             "%s: '%s' has no epsilon over '%s' in the uplink of %s, which "
-            "rounds updates behind their clip; put '%s' into that uplink, "
+            "does not say how far it rounds updates; put '%s' into that uplink, "
             "before '%s'",
             parent->label, last->loaded->plugin.name, group->name, child->label,
             last->loaded->plugin.name, group->name);

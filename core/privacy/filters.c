@@ -57,6 +57,12 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
     return 0;
 }
 
+bool tiered_group_tells(const struct tiered_plugin *plugin)
+{
+    const struct tiered_group_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_GROUP && TIERED_HAS(ops, terms) && ops->terms;
+}
+
 int tiered_group_terms(const struct tiered_plugin *plugin, const char *options_json,
                        uint32_t n_members, struct tiered_group_terms *ret,
                        struct tiered_error *err)
@@ -64,7 +70,7 @@ int tiered_group_terms(const struct tiered_plugin *plugin, const char *options_j
     const struct tiered_group_ops *ops = plugin->ops;
     struct tiered_config config = {0};
     *ret = (struct tiered_group_terms){.size = sizeof(*ret)};
-    if (!TIERED_HAS(ops, terms) || !ops->terms) {
+    if (!tiered_group_tells(plugin)) {
         return 0;
     }
     if (tiered_config_from_json(plugin, options_json ? options_json : "{}", &config,

@@ -25,6 +25,8 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
                       double *ret_norm, struct tiered_noise *ret_noise,
                       struct tiered_error *err);
 
+/** Does this group tell its terms? */
+bool tiered_group_tells(const struct tiered_plugin *plugin);
 /** A group's terms from options as JSON. One that does not tell has needed 0. */
 int tiered_group_terms(const struct tiered_plugin *plugin, const char *options_json,
                        uint32_t n_members, struct tiered_group_terms *ret,

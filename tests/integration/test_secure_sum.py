@@ -168,6 +168,30 @@ def noise_of_all_is_counted(place):
                      r"each\)" % rounds, text), text
 
 
+def a_parent_adds_noise_to_the_sum(place):
+    """The same noise as on the mean of single updates, but for what the ring rounds."""
+    noise = ONCE + ", {gaussian: {noise_multiplier: %s, insecure_seed: 4}}"
+    clip = "{clip: {norm: 1.0}}"
+    fine = clip + ", {secure-sum: {max_weight: 1}}"
+    plain = up(place, topology(place, aggregate=noise % 0.001, uplink=clip))
+    run = up(place, topology(place, aggregate=noise % 0.001, uplink=fine))
+    assert run.code == 0, run.stderr
+    assert distance(run, plain) < 1e-5, distance(run, plain)
+    spent, = run.end["privacy"]
+    assert spent == plain.end["privacy"][0], (spent, plain.end)
+    assert (spent["tier"], spent["noise"], spent["steps"]) == ("cloud", "central", 3), spent
+    assert spent_rows(run) == {"cloud-0": ("central", 3, 0.001)}
+    # with noise of 100 the rounding is seen: sqrt(30001) steps of 2^-10 make 1.17 of a norm of 1
+    for coarse, low, high in (("max_weight: 30000", 1.16, 1.18), ("max_weight: 1", 0.99, 1.01)):
+        a = up(place, topology(place, rounds=1, aggregate=noise % 100, uplink=clip))
+        b = up(place, topology(place, rounds=1, aggregate=noise % 100,
+                               uplink=clip + ", {secure-sum: {%s}}" % coarse))
+        ratio = (sum(x * x for x in floats(b)) / sum(x * x for x in floats(a))) ** 0.5
+        assert low < ratio < high, ratio
+        told = "makes the noise 1.17 times as large" in b.logs()
+        assert told == (high > 1.1), b.logs()
+
+
 def noise_that_does_not_add_up_is_counted_alone(place):
     path = topology(place, rounds=2, uplink=SHARES % 0.5)
     run = up(place, path)
@@ -424,7 +448,7 @@ tiers:
              "sample by poisson may ask fewer children"),
             (("{fedavg: {weighted_by: uniform}}, {gaussian: {noise_multiplier: 1}}", "",
               "reject", 6, "{clip: {norm: 1}}, secure-sum"),
-             "put 'gaussian' into that uplink, before 'secure-sum'"),
+             None),
             (("fedavg", "", "reject", 6,
               "{clip: {norm: 1}}, {gaussian: {noise_multiplier: 1}}, secure-sum"), None),
             (("fedavg", "", "reject", 6, "secure-sum, zstd"), "put 'secure-sum' last")):
@@ -444,6 +468,7 @@ if __name__ == "__main__":
         filters_before_it_come_first,
         noise_before_it_is_counted,
         noise_of_all_is_counted,
+        a_parent_adds_noise_to_the_sum,
         noise_that_does_not_add_up_is_counted_alone,
         noise_is_counted_whatever_dies,
         why_names_the_step,

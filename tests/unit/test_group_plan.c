@@ -83,9 +83,10 @@ static void test_groups_that_cannot_be(void **state)
     check(rows, TIERED_COUNT(rows));
 }
 
-#define ONCE  "{fedavg: {weighted_by: uniform}}"
-#define CLIP  "{clip: {norm: 2}}, "
-#define NOISE "{gaussian: {noise_multiplier: 0.5}}, "
+#define AGGREGATE_NOISE ", {gaussian: {noise_multiplier: 1}}"
+#define ONCE            "{fedavg: {weighted_by: uniform}}"
+#define CLIP            "{clip: {norm: 2}}, "
+#define NOISE           "{gaussian: {noise_multiplier: 0.5}}, "
 #define ALONE                                                                          \
     "5:57: warning: tier 'e': 'gaussian' counts as if 'secure-sum' hid no update: "
 
@@ -96,6 +97,18 @@ static void test_noise_that_does_not_add_up(void **state)
     static const struct group_case rows[] = {
         {ONCE, "", 10, CLIP NOISE "{secure-sum: {clip_range: 11}}", "ok"},
         {"median", "", 10, CLIP "{gaussian: {noise_multiplier: 0.5}}", "ok"},
+        /* the parent's own noise, on a sum whose rounding is known */
+        {ONCE AGGREGATE_NOISE, "", 10, CLIP "secure-sum", "ok"},
+        {ONCE AGGREGATE_NOISE, "", 10, CLIP "test-group",
+         "4:62: tier 'c': 'gaussian' has no epsilon over 'test-group' in the uplink of "
+         "tier 'e', which does not say how far it rounds updates; put 'gaussian' into "
+         "that uplink, before 'test-group'"},
+        {ONCE AGGREGATE_NOISE, ", rounds: {sample: {poisson: 90%}}", 10,
+         CLIP "secure-sum",
+         "4:106: tier 'c': sample by poisson may ask fewer children than 'secure-sum' "
+         "in "
+         "the uplink of tier 'e' can sum; a share such as 50% asks as many in each "
+         "round"},
         {"fedavg", "", 10, CLIP NOISE "{secure-sum: {clip_range: 11}}",
          ALONE "'fedavg' above counts some updates for more than others; give it "
                "weighted_by: uniform"},
