@@ -296,6 +296,15 @@ static int bound_noise(struct inner *inner, struct tiered_error *err)
     return 0;
 }
 
+/* What the children's uplink bounds, where it is ours to move. */
+static int follow_norms(struct inner *inner, struct tiered_error *err)
+{
+    return bound_noise(inner, err) < 0
+               ? -1
+               : tiered_strategy_follow(inner->strategy, inner->child_up,
+                                        inner->node->as->n_child_uplink, err);
+}
+
 static int open_parts(struct inner *inner, struct tiered_error *err)
 {
     struct node *node = inner->node;
@@ -325,7 +334,7 @@ static int open_parts(struct inner *inner, struct tiered_error *err)
                            "tensors of a run stay as they begin",
                            inner->strategy_uses[0].loaded->plugin.name);
     }
-    return bound_noise(inner, err);
+    return follow_norms(inner, err);
 }
 
 int inner_create(struct node *node, struct tiered_error *err)
@@ -352,6 +361,7 @@ int inner_create(struct node *node, struct tiered_error *err)
         restore(inner, err) < 0) {
         return -1;
     }
+    inner->norm = tiered_strategy_norm(inner->strategy);
     node_ready(node, false, "its children are not ready");
     struct tiered_server *server;
     if (ways_server(node->agent, as->child_transport, as->insecure, as->listen, &server,

@@ -176,8 +176,7 @@ static void do_order(struct inner *inner, const struct tiered_round_action *a)
 {
     enter_round(inner, &a->path);
     publish_by_digest(inner, &a->base);
-    tiered_downlink_order(inner->downlink, a->child, TIERED__V1__ORDER__KIND__TRAIN,
-                          &a->path, &a->base);
+    tiered_downlink_train(inner->downlink, a->child, &a->path, &a->base, inner->norm);
 }
 
 #define CONTRIBUTIONS_EVENT 500 /* at most so many in one event: events are bounded */
@@ -215,8 +214,7 @@ static void do_committed(struct inner *inner, const struct tiered_round_action *
              "committed with %u contributions, %llu examples, in %.2f s", a->n_updates,
              (unsigned long long)a->num_examples, seconds);
     inner_log(inner, TIERED_LOG_INFO, text);
-    agent_event(
-        inner->node->agent, "round_committed",
+    json_t *told =
         json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:o, s:f, "
                   "s:s}",
                   "node", inner->node->as->node, "tier", inner->node->as->tier, "round",
@@ -228,7 +226,11 @@ static void do_committed(struct inner *inner, const struct tiered_round_action *
                   (json_int_t)traffic.raw, "filters_up",
                   traffic_json(&traffic, inner->node->as->child_uplink,
                                inner->node->as->n_child_uplink),
-                  "seconds", seconds, "model", model));
+                  "seconds", seconds, "model", model);
+    if (inner->round_norm > 0) {
+        json_object_set_new(told, "clip_norm", json_real(inner->round_norm));
+    }
+    agent_event(inner->node->agent, "round_committed", told);
     tell_contributions(inner, a, path);
     inner->up_before = up;
     inner->down_before = down;

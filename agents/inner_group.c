@@ -148,7 +148,7 @@ static int begin(struct inner_group *g, struct tiered_error *err)
     /* made once: a run's layout stays, and a worker may be reading it */
     if (!g->masked &&
         tiered_masked_create(inner->current->layout, g->ops->word_bytes(g->state),
-                             &g->masked, err) < 0) {
+                             inner->norm > 0 ? 1 : 0, &g->masked, err) < 0) {
         return -1;
     }
     if (tiered_layout_match(g->masked->plain, inner->current->layout, err) < 0) {

@@ -12,7 +12,6 @@
 #define TIERED_AGENTS_INNER_GROUP_H
 
 #include "agents/inner.h"
-#include "tiered/group.h"
 
 struct inner_group;
 
@@ -43,12 +42,17 @@ int inner_group_offer(const struct inner_group *group, uint32_t child,
 int inner_group_check(const struct inner_group *group,
                       const struct tiered_encoded *encoded, struct tiered_error *err);
 
-/** The weighted mean of the survivors' deltas, as a model's bytes, and what their
-    weights and examples sum up to. *ret_step: rounding moved a value of weight 1 by
-   less than this; 0: the group does not say. */
+/** What a group's survivors come to. */
+struct inner_sum {
+    struct tiered_model *mean; /* of their deltas, weighted; as a model's bytes */
+    uint64_t weight, num_examples;
+    double within; /* the share within a bound that follows norms, weighted likewise;
+                      NAN: none does */
+    double step;   /* rounding moved a value of weight 1 by less than this; 0: the group
+                      does not say */
+};
+/** ret->mean is the caller's. */
 int inner_group_sum(struct inner_group *group, struct inner_update *const *updates,
-                    uint32_t n, struct tiered_model **ret,
-                    struct tiered_group_weight *ret_sums, double *ret_step,
-                    struct tiered_error *err);
+                    uint32_t n, struct inner_sum *ret, struct tiered_error *err);
 
 #endif

@@ -3,11 +3,13 @@
    the ring, unmasked, rounded to the model's dtypes. */
 #include "agents/group_inside.h"
 
+#include <math.h>
+
 struct summing {
     const struct inner_group *group;
     struct inner_update *const *updates;
     uint32_t n;
-    struct tiered_model *delta;
+    struct tiered_summand mean;
 };
 
 /* A block that is borrowed may lie at any byte. */
@@ -52,7 +54,7 @@ static int add_blocks(const struct summing *s, uint32_t index, uint32_t word_byt
 static int sum_block(void *user, size_t index, unsigned worker,
                      struct tiered_error *err)
 {
-    const struct summing *s = user;
+    struct summing *s = user;
     const struct inner_group *g = s->group;
     const struct tiered_masked *m = g->masked;
     size_t n = (size_t)m->words->blocks[index].n_elements;
@@ -67,7 +69,7 @@ static int sum_block(void *user, size_t index, unsigned worker,
         g->ops->unmask(g->state, m->words_first[index], n, sum, values, err) < 0) {
         return -1;
     }
-    tiered_masked_store(m, s->delta->data, m->words_first[index], n, values);
+    tiered_masked_store(m, &s->mean, m->words_first[index], n, values);
     return 0;
 }
 
@@ -98,9 +100,7 @@ static int step_of(const struct inner_group *g, double *ret, struct tiered_error
 }
 
 int inner_group_sum(struct inner_group *g, struct inner_update *const *updates,
-                    uint32_t n, struct tiered_model **ret,
-                    struct tiered_group_weight *ret_sums, double *ret_step,
-                    struct tiered_error *err)
+                    uint32_t n, struct inner_sum *ret, struct tiered_error *err)
 {
     struct tiered_group_weight sums;
     double step = 0;
@@ -117,13 +117,15 @@ int inner_group_sum(struct inner_group *g, struct inner_update *const *updates,
         !(delta = tiered_model_create_raw(g->masked->plain, err))) {
         return tiered_error_prefix(err, "%s: ", g->plugin->name);
     }
-    s.delta = delta;
+    s.mean.delta = delta->data;
     if (tiered_pool_for(g->inner->node->agent->workers, g->masked->n_word_blocks,
                         sum_block, &s, err) < 0) {
         return -1;
     }
-    *ret = TIERED_STEAL(delta);
-    *ret_sums = sums;
-    *ret_step = step;
+    *ret = (struct inner_sum){.mean = TIERED_STEAL(delta),
+                              .weight = sums.weight,
+                              .num_examples = sums.num_examples,
+                              .within = g->masked->n_extras ? s.mean.extras[0] : NAN,
+                              .step = step};
     return 0;
 }

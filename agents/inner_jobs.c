@@ -134,11 +134,9 @@ struct aggregate_job {
     struct inner_update **updates;
     struct tiered_row *rows;
     struct tiered_decoder **decoders;
-    bool no_result;                  /* the rule has none: the model stays */
-    double local_steps;              /* of the result */
-    struct tiered_model *mean;       /* of a group, instead of rows */
-    struct tiered_group_weight sums; /* likewise */
-    double step;                     /* likewise, of its rounding */
+    bool no_result;       /* the rule has none: the model stays */
+    double local_steps;   /* of the result */
+    struct inner_sum sum; /* of a group, instead of rows; mean NULL: no group */
 };
 
 static int read_row(void *source, uint32_t block, void *out, struct tiered_error *err)
@@ -175,6 +173,7 @@ static int make_rows(struct aggregate_job *job, bool *ret_concurrent,
             .read = read_row,
             .borrow = borrow_row,
             .source = job->decoders[i],
+            .within = tiered_decoder_within(job->decoders[i]),
         };
     }
     return 0;
@@ -200,20 +199,20 @@ static const void *borrow_mean(void *source, uint32_t block)
 static int make_mean(struct aggregate_job *job, struct tiered_error *err)
 {
     struct inner *inner = job->inner;
-    if (inner_group_sum(inner->group, job->updates, job->n, &job->mean, &job->sums,
-                        &job->step, err) < 0) {
+    if (inner_group_sum(inner->group, job->updates, job->n, &job->sum, err) < 0) {
         job->no_result = err->code != TIERED_EIO && err->code != TIERED_ENOMEM;
         return -1;
     }
     job->rows[0] =
         (struct tiered_row){.contribution = {.size = sizeof(struct tiered_contribution),
                                              .node = inner->node->as->node,
-                                             .num_examples = job->sums.num_examples,
+                                             .num_examples = job->sum.num_examples,
                                              .local_steps = NAN,
                                              .a_norm = NAN},
                             .read = read_mean,
                             .borrow = borrow_mean,
-                            .source = job->mean};
+                            .source = job->sum.mean,
+                            .within = job->sum.within};
     return 0;
 }
 
@@ -232,13 +231,13 @@ static void aggregate_run(struct node_job *base)
         .base = job->base,
         .rows_are_deltas = true,
         .rows = job->rows,
-        .n_rows = job->mean ? 1 : job->n,
+        .n_rows = job->sum.mean ? 1 : job->n,
         .allow_bad = node->as->on_bad_update == TIERED_ALLOW_BAD,
         .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
         .path = job->path,
-        .group_weight = job->sums.weight,
-        .group_step = job->step,
+        .group_weight = job->sum.weight,
+        .group_step = job->sum.step,
     };
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);
@@ -256,7 +255,7 @@ static void aggregate_free(struct aggregate_job *job)
     }
     tiered_model_unref(job->base);
     tiered_model_unref(job->result);
-    tiered_model_unref(job->mean);
+    tiered_model_unref(job->sum.mean);
     free(job->updates);
     free(job->rows);
     free(job->decoders);
@@ -279,7 +278,7 @@ static void aggregate_done(struct node_job *base)
         tiered_model_unref(inner->aggregated);
         inner->aggregated = TIERED_STEAL(job->result);
         event.base = inner->aggregated->digest;
-        event.num_examples = job->sums.num_examples;
+        event.num_examples = job->sum.num_examples;
         event.local_steps = job->local_steps;
     } else if (job->no_result) {
         inner_log(inner, TIERED_LOG_WARN, base->err.text);
@@ -353,6 +352,8 @@ static void commit_done(struct node_job *base)
     if (result == 0) {
         tiered_model_unref(inner->current);
         inner->current = tiered_model_ref(job->model);
+        inner->round_norm = inner->norm;
+        inner->norm = tiered_strategy_norm(inner->strategy);
     }
     for (uint32_t i = 0; result == 0 && i < job->record.n_contributions; i++) {
         inner_drop(inner, job->record.contributions[i].update);

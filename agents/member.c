@@ -2,6 +2,8 @@
 /* A member of a group: messages, masks, and what it must not forget. */
 #include "agents/member.h"
 
+#include <math.h>
+
 #include "core/base/log.h"
 #include "core/pipe/masked.h"
 #include "tiered/group.h"
@@ -277,7 +279,7 @@ static int append(struct tiered_encoded *e, uint32_t index, const void *data,
 }
 
 /* One block of words. */
-static int mask_block(struct member *m, const struct member_update *u,
+static int mask_block(struct member *m, const struct tiered_summand *summand,
                       const struct tiered_masked *masked, uint32_t index,
                       uint8_t *words, uint64_t *clipped, struct tiered_error *err)
 {
@@ -287,7 +289,7 @@ static int mask_block(struct member *m, const struct member_update *u,
     for (uint64_t at = 0; at < n;) {
         size_t part =
             n - at < TIERED_COUNT(values) ? (size_t)(n - at) : TIERED_COUNT(values);
-        tiered_masked_values(masked, u->delta, first + at, part, values);
+        tiered_masked_values(masked, summand, first + at, part, values);
         pthread_mutex_lock(&m->lock);
         int result = m->ops->mask(m->state, first + at, part, values,
                                   words + at * masked->word_bytes, clipped, err);
@@ -334,6 +336,8 @@ static int mask_all(struct member *m, const struct member_update *u,
     uint64_t clipped = 0, word_bytes = sizeof(tail);
     TIERED_CLEANUP(tiered_encoded_unrefp) struct tiered_encoded *e = NULL;
     TIERED_FREE uint8_t *words = malloc(TIERED_BLOCK_BYTES);
+    const struct tiered_summand summand = {.delta = u->delta->data,
+                                           .extras = {u->within}};
     if (!words) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
@@ -344,7 +348,7 @@ static int mask_all(struct member *m, const struct member_update *u,
     for (uint32_t i = 0; i < masked->n_word_blocks; i++) {
         size_t size = (size_t)masked->words->blocks[i].size_bytes;
         word_bytes += size;
-        if (mask_block(m, u, masked, i, words, &clipped, err) < 0 ||
+        if (mask_block(m, &summand, masked, i, words, &clipped, err) < 0 ||
             append(e, i, words, size, err) < 0) {
             return -1;
         }
@@ -364,8 +368,8 @@ int member_mask(struct member *m, const struct member_update *u,
                 struct tiered_encoded **ret, struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_masked_destroyp) struct tiered_masked *masked = NULL;
-    if (tiered_masked_create(u->layout, m->ops->word_bytes(m->state), &masked, err) <
-            0 ||
+    if (tiered_masked_create(u->delta->layout, m->ops->word_bytes(m->state),
+                             isnan(u->within) ? 0 : 1, &masked, err) < 0 ||
         mask_all(m, u, masked, ret, err) < 0) {
         return tiered_error_prefix(err, "%s: ", m->plugin->name);
     }

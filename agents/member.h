@@ -30,10 +30,10 @@ void member_answer(struct member *member, const struct tiered_path *path,
     parent is told. */
 bool member_ready(struct member *member, const struct tiered_path *path);
 
-/** A delta, a buffer as `layout` says, masked into the outbox. */
+/** A delta, a model's buffer, masked into the outbox. */
 struct member_update {
-    struct tiered_layout *layout;
-    const uint8_t *delta;
+    struct tiered_model *delta;
+    double within; /* its bound, where that follows norms: 1, 0; else NAN */
     const struct tiered_path *path;
     const struct tiered_digest *base;
     uint64_t num_examples;

@@ -168,7 +168,7 @@ void node_pump(struct node *node)
 /* ---- orders ---- */
 
 static void order_train(struct node *node, const struct tiered_path *path,
-                        const struct tiered_digest *model)
+                        const struct tiered_digest *model, double norm)
 {
     pthread_mutex_lock(&node->outbox_lock);
     struct tiered_encoded *made = tiered_outbox_get(node->outbox, path);
@@ -188,7 +188,8 @@ static void order_train(struct node *node, const struct tiered_path *path,
     if (node->train.active && node->train.running) {
         node->work->abandon(node, &node->train.path);
     }
-    node->train = (struct want){.active = true, .path = *path, .model = *model};
+    node->train =
+        (struct want){.active = true, .path = *path, .model = *model, .norm = norm};
     node_pump(node);
 }
 
@@ -232,7 +233,7 @@ static void take_order(struct node *node, const struct tiered_frame *frame,
     }
     switch (order->kind) {
     case TIERED__V1__ORDER__KIND__TRAIN:
-        order_train(node, path, &model);
+        order_train(node, path, &model, order->norm);
         break;
     case TIERED__V1__ORDER__KIND__EVALUATE:
         order_evaluate(node, path, &model);

@@ -27,6 +27,7 @@ struct want {
     bool delivering; /* made, and on its way through the pipe into the outbox */
     struct tiered_path path;
     struct tiered_digest model;
+    double norm; /* that the update is bounded to; 0: the parent told none */
 };
 
 struct node_work {

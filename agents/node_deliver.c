@@ -6,6 +6,7 @@
 struct deliver_job {
     struct node_job job;
     struct node_update update;
+    double norm; /* the parent's, of the order */
     struct tiered_encoded *encoded;
     uint64_t released; /* of the pipe's noise, this update's included */
 };
@@ -90,8 +91,8 @@ static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
     if (filtered_delta(d, pipe, job, &delta, err) < 0) {
         return -1;
     }
-    const struct member_update update = {.layout = delta->layout,
-                                         .delta = delta->data,
+    const struct member_update update = {.delta = delta,
+                                         .within = tiered_pipe_within(pipe),
                                          .path = &d->update.path,
                                          .base = &d->update.base->digest,
                                          .num_examples = d->update.num_examples};
@@ -130,6 +131,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
     struct tiered_encode_job job = {
         .data = d->update.model->data,
         .base = d->update.base->data,
+        .norm = d->norm,
         .hosting = &hosting,
         .pool = node->agent->workers,
         .make = make_outbox_entry,
@@ -200,6 +202,7 @@ void node_deliver(struct node *node, const struct node_update *update)
         abort();
     }
     d->update = *update;
+    d->norm = node->train.norm;
     node->train.delivering = true;
     tiered_model_ref(d->update.base);
     tiered_model_ref(d->update.model);

@@ -21,32 +21,78 @@ static double norm_of(const uint8_t *data, size_t n)
     return sqrt(sum);
 }
 
-int check_norm(struct check *check, struct tiered_error *err)
+/* One update, to the bound that the options fix, or to one that its parent tells. */
+static int clip_to(struct check *check, double bound, bool told,
+                   struct tiered_error *err)
 {
-    double bound = tiered_privacy_norm(&check->loaded.plugin, check->config.data);
-    if (!(bound > 0)) {
-        return check_skip(check, "says no norm that it bounds");
-    }
-    if (tiered_privacy_is_noise(&check->loaded.plugin)) {
-        return check_skip(check, "adds noise behind its bound");
-    }
+    const struct tiered_filter_ops *ops = check->loaded.plugin.ops;
     struct made_pass pass = made_pass(made_layout_flat(100000), MADE_NORMAL);
     TIERED_FREE uint8_t *out = check_must(calloc(1, 400000));
+    struct tiered_error why = {0};
     void *state;
-    int result = filter_open(check, pass.layout, &state, err);
+    int within = 0, result = filter_open(check, pass.layout, &state, err);
     if (result == 0) {
-        result = made_pass_encode(check, state, &pass, err);
+        result = told && ops->bound_to(state, bound, &why) < 0
+                     ? check_call_failed("bound_to", &why, err)
+                     : made_pass_encode(check, state, &pass, err);
+        within = result == 0 && told ? ops->within(state) : 0;
         result = result == 0 ? made_pass_decode(check, state, &pass, out, err) : result;
         filter_close(check, state);
     }
     double norm = result == 0 ? norm_of(out, 100000) : 0;
+    bool was_within = norm_of(pass.data, 100000) <= bound;
     if (norm > bound * (1 + 1e-9)) {
         result = tiered_fail(err, TIERED_ERANGE,
                              "says that it bounds the norm to %g, and lets %.12g out",
                              bound, norm);
+    } else if (result == 0 && told && within != was_within) {
+        result = tiered_fail(err, TIERED_EINVAL,
+                             "says within: %d of an update that is %s its bound of %g",
+                             within, was_within ? "within" : "above", bound);
     }
     made_pass_finish(&pass);
     return result;
+}
+
+/* Whatever the share, noise on it included, the next bound is one. */
+static int check_next(struct check *check, double first, struct tiered_error *err)
+{
+    static const double shares[] = {-1e6, -1, 0, 0.5, 1, 2, 1e6};
+    const struct tiered_filter_ops *ops = check->loaded.plugin.ops;
+    for (size_t i = 0; i < TIERED_COUNT(shares); i++) {
+        double next = ops->next_norm(check->config.data, first, shares[i]);
+        if (!(next > 0) || !isfinite(next)) {
+            return tiered_fail(err, TIERED_ERANGE,
+                               "makes %g of a bound of %g and a share of %g", next,
+                               first, shares[i]);
+        }
+    }
+    return 0;
+}
+
+static int check_following(struct check *check, double first, struct tiered_error *err)
+{
+    const double bounds[] = {first, 1e-3, 1e6};
+    int result = check_next(check, first, err);
+    for (size_t i = 0; i < TIERED_COUNT(bounds) && result == 0; i++) {
+        result = clip_to(check, bounds[i], true, err);
+    }
+    return result;
+}
+
+int check_norm(struct check *check, struct tiered_error *err)
+{
+    const struct tiered_plugin *plugin = &check->loaded.plugin;
+    double bound = tiered_privacy_norm(plugin, check->config.data);
+    double first = tiered_privacy_first_norm(plugin, check->config.data);
+    if (!(bound > 0) && !(first > 0)) {
+        return check_skip(check, "says no norm that it bounds");
+    }
+    if (tiered_privacy_is_noise(plugin)) {
+        return check_skip(check, "adds noise behind its bound");
+    }
+    return bound > 0 ? clip_to(check, bound, false, err)
+                     : check_following(check, first, err);
 }
 
 static int begin_noise(struct check *check, void *state, struct tiered_error *err)

@@ -32,7 +32,16 @@ struct strategy_noise {
     const struct tiered_filter_ops *ops; /* NULL: no noise */
     struct tiered_layout *layout;
     double norm, expected;
-    bool told; /* of a group's rounding, which makes it larger */
+    double multiplier; /* as its options say */
+    double deviation;  /* of the open pass, on the delta */
+    bool told;         /* of a group's rounding, which makes it larger */
+};
+
+/* The bound of the children's adaptive clip. */
+struct strategy_follow {
+    const struct tiered_filter_ops *ops; /* NULL: none */
+    struct tiered_config config;
+    double norm;
 };
 
 struct tiered_strategy {
@@ -42,6 +51,7 @@ struct tiered_strategy {
     struct strategy_optimizer *optimizers;
     size_t n_optimizers;
     struct strategy_noise noise;
+    struct strategy_follow follow;
 
     double local_steps; /* what the last run's result stands for; NAN: unknown */
 
@@ -95,6 +105,7 @@ struct strategy_work {
         measured; /* by tensor: it enters what the rule needs; NULL: it needs nothing */
     struct strategy_scratch **scratch;
     size_t n_scratch;
+    double next_norm; /* of a bound that follows */
 };
 
 /* weigh.c */
@@ -205,6 +216,14 @@ int tiered_strategy_noise_add(struct strategy_work *work,
                               const struct tiered_block *block, uint64_t at, size_t n,
                               double *values, struct tiered_error *err);
 int tiered_strategy_noise_end(struct strategy_work *work, struct tiered_error *err);
+
+/* follow.c */
+void tiered_strategy_follow_destroy(struct tiered_strategy *strategy);
+/** By what the delta's noise is raised, >= 1, for the share of updates within the bound
+    is told as well. */
+double tiered_strategy_noise_raise(const struct tiered_strategy *strategy);
+/** Before the noise ends: the bound after this run. */
+int tiered_strategy_follow_next(struct strategy_work *work, struct tiered_error *err);
 
 /* rows.c */
 /** The dtype to read a row's values as: deltas of unsigned integers wrap, so they are

@@ -9,11 +9,17 @@
 int tiered_strategy_noise_create(struct tiered_strategy *s,
                                  const struct tiered_use *use, struct tiered_error *err)
 {
+    struct tiered_noise says;
     s->noise.stage.loaded = use->loaded;
     s->noise.ops = use->loaded->plugin.ops;
-    return tiered_config_from_json(&use->loaded->plugin,
-                                   use->options_json ? use->options_json : "{}",
-                                   &s->noise.stage.config, err);
+    if (tiered_config_from_json(&use->loaded->plugin,
+                                use->options_json ? use->options_json : "{}",
+                                &s->noise.stage.config, err) != 0) {
+        return -1;
+    }
+    tiered_privacy_noise(&use->loaded->plugin, s->noise.stage.config.data, &says);
+    s->noise.multiplier = says.noise_multiplier;
+    return 0;
 }
 
 static void close_state(struct strategy_noise *noise)
@@ -104,6 +110,11 @@ static int check_run(const struct strategy_work *work, struct tiered_error *err)
                            "model before the round",
                            name);
     }
+    if (work->run->group_weight && work->strategy->follow.ops) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "'%s' on a group's mean needs a bound that stands still",
+                           name);
+    }
     return check_weights(work, err);
 }
 
@@ -126,12 +137,13 @@ int tiered_strategy_noise_begin(struct strategy_work *work, struct tiered_error 
     tiered_hosting_init(&hosting, s->hosting->run_seed,
                         noise->stage.loaded->plugin.name, s->hosting->tier,
                         s->hosting->node, work->run->path);
-    double norm = noise->norm > 0 ? noise->norm : 1;
+    double norm = s->follow.ops ? s->follow.norm : noise->norm > 0 ? noise->norm : 1;
     if (work->run->group_weight) {
         norm = tiered_strategy_group_bound(work, norm);
     }
-    return noise->ops->sensitivity(noise->stage.state, norm / noise->expected, err) !=
-                       0 ||
+    double unit = norm / noise->expected * tiered_strategy_noise_raise(s);
+    noise->deviation = noise->multiplier * unit;
+    return noise->ops->sensitivity(noise->stage.state, unit, err) != 0 ||
                    (noise->ops->begin &&
                     noise->ops->begin(noise->stage.state, &hosting.host, err) != 0)
                ? -1

@@ -5,11 +5,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
 
 #include "core/model/numeric.h"
 #include "core/model/safetensors.h"
 
 #define STEP_KEY "tiered.step"
+#define NORM_KEY "tiered.norm"
 #define MAX_STEP (1ull << 53)
 
 static bool has_slots(const struct tiered_tensor *t)
@@ -172,9 +175,13 @@ int tiered_strategy_save(const struct tiered_strategy *strategy, const char *pat
     if (!slots) {
         return -1;
     }
-    char step[24];
+    char step[24], norm[32];
     snprintf(step, sizeof(step), "%" PRIu64, strategy->step);
+    snprintf(norm, sizeof(norm), "%.17g", strategy->follow.norm);
     int rc = tiered_metadata_set(&metadata, STEP_KEY, step, err);
+    if (rc == 0 && strategy->follow.ops) {
+        rc = tiered_metadata_set(&metadata, NORM_KEY, norm, err);
+    }
     if (rc == 0) {
         rc = tiered_safetensors_write(path, slots, &metadata, err);
     }
@@ -202,6 +209,24 @@ static int parse_step(const char *path, const struct tiered_metadata *metadata,
     return 0;
 }
 
+/* A state has a bound where the strategy follows norms, and only there. */
+static int parse_norm(const struct tiered_strategy *strategy, const char *path,
+                      const struct tiered_metadata *metadata, double *ret,
+                      struct tiered_error *err)
+{
+    const char *text = tiered_metadata_get(metadata, NORM_KEY);
+    bool follows = strategy->follow.ops != NULL;
+    char *end = NULL;
+    *ret = text ? strtod(text, &end) : 0;
+    bool good = text && end != text && !*end && isnormal(*ret) && *ret > 0;
+    return good == follows && (text != NULL) == follows
+               ? 0
+               : tiered_fail(err, TIERED_EINVAL,
+                             "'%s' is the state of other optimizers: " NORM_KEY
+                             " is '%.40s'",
+                             path, text ? text : "");
+}
+
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
                          struct tiered_layout *layout, struct tiered_error *err)
 {
@@ -213,7 +238,9 @@ int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
         return -1;
     }
     uint64_t step = 0;
+    double norm = 0;
     int rc = parse_step(path, &metadata, &step, err);
+    rc = rc == 0 ? parse_norm(strategy, path, &metadata, &norm, err) : rc;
     tiered_metadata_finish(&metadata);
     if (rc != 0) {
         return -1;
@@ -227,5 +254,6 @@ int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,
     strategy->slots = fresh ? NULL : TIERED_STEAL(slots);
     strategy->slots_for = layout->digest;
     strategy->step = step;
+    strategy->follow.norm = norm;
     return 0;
 }

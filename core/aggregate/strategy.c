@@ -147,6 +147,7 @@ void tiered_strategy_destroy(struct tiered_strategy *s)
     }
     free(s->optimizers);
     tiered_strategy_noise_destroy(s);
+    tiered_strategy_follow_destroy(s);
     tiered_model_unref(s->slots);
     free(s);
 }
@@ -158,7 +159,7 @@ double tiered_strategy_local_steps(const struct tiered_strategy *strategy)
 
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy)
 {
-    return strategy->n_optimizers > 0;
+    return strategy->n_optimizers > 0 || strategy->follow.ops;
 }
 
 static int check_blocks(const struct tiered_strategy_run *run, struct tiered_error *err)
@@ -270,6 +271,7 @@ static int work_run(struct strategy_work *work, struct tiered_error *err)
                    tiered_strategy_state_begin(work, err) != 0 ||
                    tiered_strategy_fold(work, err) != 0 ||
                    tiered_strategy_columns(work, err) != 0 ||
+                   tiered_strategy_follow_next(work, err) != 0 ||
                    tiered_strategy_noise_end(work, err) != 0 ||
                    tiered_strategy_check_overflow(work, err) != 0 ||
                    (!work->run->unsealed && tiered_model_seal(work->model, err) != 0)
@@ -299,6 +301,7 @@ int tiered_strategy_run(struct tiered_strategy *strategy,
         strategy->slots = TIERED_STEAL(work.slots);
         strategy->slots_for = run->layout->digest;
         strategy->step++;
+        strategy->follow.norm = work.next_norm;
         *ret_model = TIERED_STEAL(work.model);
     }
     work_finish(&work);

@@ -47,6 +47,9 @@ struct tiered_row {
         aligned as its dtype is. NULL: read it. */
     const void *(*borrow)(void *source, uint32_t block);
     struct tiered_layout *layout; /* its own; read only where whole models are merged */
+    /* Where the strategy follows norms: the share of the updates that the row stands
+       for which were within the bound. */
+    double within;
 };
 
 struct tiered_strategy;
@@ -71,6 +74,19 @@ bool tiered_strategy_has_noise(const struct tiered_strategy *strategy);
     round is expected to ask, > 0. */
 void tiered_strategy_bound(struct tiered_strategy *strategy, double norm,
                            double expected);
+
+/** The bound of the children's adaptive clip is kept here, as part of the state: it
+    begins as the first such filter of `filters` says, and each run moves it. With noise
+    it is what the noise is measured by, and part of the noise goes on the share of
+    updates within it, so that what is published tells as little as the noise_multiplier
+    promises (arXiv:1905.03871, theorem 1; sigma_b = expected / 20). Without such a
+    filter nothing changes. After tiered_strategy_bound, before the first run. -1
+    TIERED_ERANGE: too few children for the noise_multiplier. */
+int tiered_strategy_follow(struct tiered_strategy *strategy,
+                           const struct tiered_use *filters, size_t n_filters,
+                           struct tiered_error *err);
+/** That bound, for the next round's updates; 0: there is none. */
+double tiered_strategy_norm(const struct tiered_strategy *strategy);
 
 struct tiered_strategy_run {
     struct tiered_layout
@@ -114,11 +130,12 @@ double tiered_strategy_local_steps(const struct tiered_strategy *strategy);
 int tiered_row_screen(const struct tiered_layout *layout, const struct tiered_row *row,
                       struct tiered_error *err);
 
-/** True when there are optimizers. */
+/** True when there are optimizers, or a bound that follows norms. */
 bool tiered_strategy_has_state(const struct tiered_strategy *strategy);
 /** Optimizer state as a safetensors model: tensors "<i>.<plugin>.<slot>/<tensor>", and
-    metadata "tiered.step"; before the first step no tensors, and step 0. load refuses
-    another chain or layout, by name. */
+    metadata "tiered.step"; before the first step no tensors, and step 0. A bound that
+    follows norms stands in the metadata as "tiered.norm". load refuses another chain or
+    layout, by name. */
 int tiered_strategy_save(const struct tiered_strategy *strategy, const char *path,
                          struct tiered_error *err);
 int tiered_strategy_load(struct tiered_strategy *strategy, const char *path,

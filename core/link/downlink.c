@@ -224,12 +224,13 @@ int tiered_downlink_send(struct tiered_downlink *d, uint32_t child,
     return tiered_link_send(c->session, &context, frame, err);
 }
 
-int tiered_downlink_order(struct tiered_downlink *d, uint32_t child,
-                          Tiered__V1__Order__Kind kind, const struct tiered_path *path,
-                          const struct tiered_digest *model)
+static int send_order(struct tiered_downlink *d, uint32_t child,
+                      Tiered__V1__Order__Kind kind, const struct tiered_path *path,
+                      const struct tiered_digest *model, double norm)
 {
     Tiered__V1__Order order = TIERED__V1__ORDER__INIT;
     order.kind = kind;
+    order.norm = norm;
     if (model && !tiered_digest_is_none(model)) {
         order.model.data = (uint8_t *)model->bytes;
         order.model.len = sizeof(model->bytes);
@@ -238,6 +239,20 @@ int tiered_downlink_order(struct tiered_downlink *d, uint32_t child,
     frame.body_case = TIERED__V1__FRAME__BODY_ORDER;
     frame.order = &order;
     return tiered_downlink_send(d, child, path, &frame, NULL);
+}
+
+int tiered_downlink_order(struct tiered_downlink *d, uint32_t child,
+                          Tiered__V1__Order__Kind kind, const struct tiered_path *path,
+                          const struct tiered_digest *model)
+{
+    return send_order(d, child, kind, path, model, 0);
+}
+
+int tiered_downlink_train(struct tiered_downlink *d, uint32_t child,
+                          const struct tiered_path *path,
+                          const struct tiered_digest *model, double norm)
+{
+    return send_order(d, child, TIERED__V1__ORDER__KIND__TRAIN, path, model, norm);
 }
 
 int tiered_downlink_settle(struct tiered_downlink *d, uint32_t child,

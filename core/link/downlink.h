@@ -88,6 +88,11 @@ int tiered_downlink_send(struct tiered_downlink *downlink, uint32_t child,
 int tiered_downlink_order(struct tiered_downlink *downlink, uint32_t child,
                           Tiered__V1__Order__Kind kind, const struct tiered_path *path,
                           const struct tiered_digest *model);
+/** An order to train, with the norm that an adaptive clip bounds the update to; 0: none
+    does. */
+int tiered_downlink_train(struct tiered_downlink *downlink, uint32_t child,
+                          const struct tiered_path *path,
+                          const struct tiered_digest *model, double norm);
 int tiered_downlink_settle(struct tiered_downlink *downlink, uint32_t child,
                            const struct tiered_path *path, bool counted,
                            const char *reason);

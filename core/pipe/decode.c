@@ -186,6 +186,11 @@ bool tiered_decoder_concurrent(const struct tiered_decoder *decoder)
     return decoder->stages.concurrent;
 }
 
+double tiered_decoder_within(const struct tiered_decoder *decoder)
+{
+    return pipe_stages_within(&decoder->stages);
+}
+
 struct tiered_layout *tiered_decoder_layout(const struct tiered_decoder *decoder)
 {
     return decoder->layout;

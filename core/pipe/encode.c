@@ -25,6 +25,7 @@ struct made {
     uint8_t *buffer;
     const uint8_t *data; /* the buffer, or the caller's own bytes */
     size_t size;
+    uint32_t crc; /* of the pass that writes */
 };
 
 struct pass {
@@ -103,6 +104,11 @@ uint64_t tiered_pipe_released(const struct tiered_pipe *pipe)
     return pipe_stages_released(&pipe->stages);
 }
 
+double tiered_pipe_within(const struct tiered_pipe *pipe)
+{
+    return pipe_stages_within(&pipe->stages);
+}
+
 static int run_stage(const struct pipe_stage *stage, const struct tiered_block *block,
                      const uint8_t *in, size_t *size, uint8_t *out, size_t capacity,
                      struct tiered_error *err)
@@ -161,12 +167,15 @@ static int make_block(void *user, size_t i, unsigned worker, struct tiered_error
         slot->data = out;
         count(pass, k + 1, slot->size);
     }
+    if (pass->writes) {
+        slot->crc = tiered_crc32c(0, slot->data, slot->size);
+    }
     return 0;
 }
 
 /* What becomes of a block that a pass has made. */
-typedef int (*sink_fn)(void *user, const struct tiered_block *block, const void *data,
-                       size_t size, struct tiered_error *err);
+typedef int (*sink_fn)(void *user, const struct tiered_block *block,
+                       const struct made *made, struct tiered_error *err);
 
 static int run_pass(struct pass *pass, size_t n_stages, sink_fn sink, void *user,
                     struct tiered_error *err)
@@ -185,8 +194,7 @@ static int run_pass(struct pass *pass, size_t n_stages, sink_fn sink, void *user
         }
         for (size_t i = 0; i < n; i++) {
             const struct made *slot = &pass->slots[i];
-            if (sink(user, &layout->blocks[pass->first + i], slot->data, slot->size,
-                     err) < 0) {
+            if (sink(user, &layout->blocks[pass->first + i], slot, err) < 0) {
                 return -1;
             }
         }
@@ -195,20 +203,20 @@ static int run_pass(struct pass *pass, size_t n_stages, sink_fn sink, void *user
     return 0;
 }
 
-static int scan_sink(void *user, const struct tiered_block *block, const void *data,
-                     size_t size, struct tiered_error *err)
+static int scan_sink(void *user, const struct tiered_block *block,
+                     const struct made *made, struct tiered_error *err)
 {
     const struct pipe_stage *stage = user;
-    return stage->ops->scan(stage->state, block, data, size, err) < 0
+    return stage->ops->scan(stage->state, block, made->data, made->size, err) < 0
                ? pipe_stage_failed(stage, err)
                : 0;
 }
 
-static int append_sink(void *user, const struct tiered_block *block, const void *data,
-                       size_t size, struct tiered_error *err)
+static int append_sink(void *user, const struct tiered_block *block,
+                       const struct made *made, struct tiered_error *err)
 {
-    return tiered_encoded_append(user, block->index, tiered_crc32c(0, data, size), data,
-                                 size, err);
+    return tiered_encoded_append(user, block->index, made->crc, made->data, made->size,
+                                 err);
 }
 
 static int take_header(const struct pipe_stage *stage, Tiered__V1__FilterHead *ret,
@@ -244,7 +252,8 @@ static int prepare(struct pass *pass, Tiered__V1__FilterHead *headers,
                    struct tiered_error *err)
 {
     const struct pipe_stages *stages = &pass->pipe->stages;
-    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0) {
+    if (pipe_stages_refer(stages, pass->pipe->layout, pass->job->reference, err) < 0 ||
+        pipe_stages_bound_to(stages, pass->job->norm, err) < 0) {
         return -1;
     }
     for (size_t k = 0; k < stages->n; k++) {

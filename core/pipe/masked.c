@@ -5,6 +5,11 @@
 #include "core/model/numeric.h"
 #include "tiered/group.h"
 
+static enum tiered_dtype word_dtype(uint32_t word_bytes)
+{
+    return word_bytes == 4 ? TIERED_U32 : TIERED_U64;
+}
+
 static int add_words(const struct tiered_tensor *t, uint32_t word_bytes,
                      struct tiered_layout_builder *b, struct tiered_error *err)
 {
@@ -13,18 +18,23 @@ static int add_words(const struct tiered_tensor *t, uint32_t word_bytes,
                            "tensor '%.100s' is of %s, which a group cannot sum",
                            t->name, tiered_dtype_name(t->dtype));
     }
-    return tiered_layout_add(b, t->name, word_bytes == 4 ? TIERED_U32 : TIERED_U64,
-                             t->role, t->rank, t->shape, err);
+    return tiered_layout_add(b, t->name, word_dtype(word_bytes), t->role, t->rank,
+                             t->shape, err);
 }
 
 static struct tiered_layout *make_words(const struct tiered_layout *plain,
-                                        uint32_t word_bytes, struct tiered_error *err)
+                                        uint32_t word_bytes, uint64_t n_extras,
+                                        struct tiered_error *err)
 {
     const uint64_t tail = TIERED_GROUP_TAIL / sizeof(uint64_t);
     struct tiered_layout_builder *b = tiered_layout_build();
     int result = b ? 0 : tiered_fail(err, TIERED_ENOMEM, "out of memory");
     for (uint32_t i = 0; result == 0 && i < plain->m.n_tensors; i++) {
         result = add_words(&plain->m.tensors[i], word_bytes, b, err);
+    }
+    if (result == 0 && n_extras) {
+        result = tiered_layout_add(b, TIERED_MASKED_EXTRAS, word_dtype(word_bytes),
+                                   TIERED_PARAMETER, 1, &n_extras, err);
     }
     if (result == 0) { /* a role of its own, so that it has a block of its own */
         result = tiered_layout_add(b, TIERED_MASKED_TAIL, TIERED_U64, TIERED_CONTROL, 1,
@@ -53,7 +63,8 @@ static uint64_t *first_values(const struct tiered_layout *layout, uint64_t *ret_
 }
 
 int tiered_masked_create(struct tiered_layout *plain, uint32_t word_bytes,
-                         struct tiered_masked **ret, struct tiered_error *err)
+                         uint32_t n_extras, struct tiered_masked **ret,
+                         struct tiered_error *err)
 {
     uint64_t with_tail;
     TIERED_CLEANUP(tiered_masked_destroyp)
@@ -63,7 +74,8 @@ int tiered_masked_create(struct tiered_layout *plain, uint32_t word_bytes,
     }
     m->plain = tiered_layout_ref(plain);
     m->word_bytes = word_bytes;
-    m->words = make_words(plain, word_bytes, err);
+    m->n_extras = n_extras < TIERED_MASKED_MOST ? n_extras : TIERED_MASKED_MOST;
+    m->words = make_words(plain, word_bytes, m->n_extras, err);
     if (!m->words) {
         return -1;
     }
@@ -72,6 +84,7 @@ int tiered_masked_create(struct tiered_layout *plain, uint32_t word_bytes,
     if (!m->plain_first || !m->words_first) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
+    m->n_values += m->n_extras;
     m->n_word_blocks = m->words->n_blocks - 1;
     if (m->words_first[m->n_word_blocks] != m->n_values) { /* a control u64 before it */
         return tiered_fail(err, TIERED_ENOTSUP,
@@ -129,23 +142,40 @@ static struct stretch stretch_at(const struct tiered_masked *m, uint64_t first,
                             left < most ? (size_t)left : most};
 }
 
-void tiered_masked_values(const struct tiered_masked *m, const uint8_t *data,
-                          uint64_t first, size_t n, double *out)
+/* How many of the values first.. are the layout's. */
+static size_t plain_part(const struct tiered_masked *m, uint64_t first, size_t n)
 {
-    for (size_t done = 0; done < n;) {
-        struct stretch s = stretch_at(m, first + done, n - done);
-        tiered_to_f64(s.dtype, data + s.offset, s.n, out + done);
+    uint64_t n_plain = m->n_values - m->n_extras;
+    uint64_t left = first < n_plain ? n_plain - first : 0;
+    return left < n ? (size_t)left : n;
+}
+
+void tiered_masked_values(const struct tiered_masked *m,
+                          const struct tiered_summand *from, uint64_t first, size_t n,
+                          double *out)
+{
+    size_t done = 0, n_plain = plain_part(m, first, n);
+    while (done < n_plain) {
+        struct stretch s = stretch_at(m, first + done, n_plain - done);
+        tiered_to_f64(s.dtype, from->delta + s.offset, s.n, out + done);
         done += s.n;
+    }
+    for (; done < n; done++) {
+        out[done] = from->extras[first + done - (m->n_values - m->n_extras)];
     }
 }
 
-void tiered_masked_store(const struct tiered_masked *m, uint8_t *data, uint64_t first,
-                         size_t n, const double *values)
+void tiered_masked_store(const struct tiered_masked *m, struct tiered_summand *to,
+                         uint64_t first, size_t n, const double *values)
 {
-    for (size_t done = 0; done < n;) {
-        struct stretch s = stretch_at(m, first + done, n - done);
-        tiered_from_f64(s.dtype, values + done, s.n, data + s.offset);
+    size_t done = 0, n_plain = plain_part(m, first, n);
+    while (done < n_plain) {
+        struct stretch s = stretch_at(m, first + done, n_plain - done);
+        tiered_from_f64(s.dtype, values + done, s.n, to->delta + s.offset);
         done += s.n;
+    }
+    for (; done < n; done++) {
+        to->extras[first + done - (m->n_values - m->n_extras)] = values[done];
     }
 }
 

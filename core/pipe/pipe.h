@@ -44,6 +44,7 @@ struct tiered_encode_job {
     const uint8_t *data, *base;
     const struct tiered_model *reference; /* that both ends have; NULL: none */
     bool screen;
+    double norm; /* the parent's, for a bound that follows norms; 0: none was told */
     struct tiered_hosting *hosting; /* of this pass: node and path */
     struct tiered_pool *pool;       /* NULL: this thread */
     /** head->pipe, tensors are filled; add the rest and make the object. */
@@ -84,6 +85,9 @@ int tiered_pipe_state_released(const struct tiered_use *filters, size_t n_filter
 /** The norm that the filters bound an update to; 0: none, or none that is fixed. */
 int tiered_pipe_norm(const struct tiered_use *filters, size_t n_filters,
                      double *ret_norm, struct tiered_error *err);
+/** The last pass, through a pipe whose bound follows norms: 1 when its update was
+    within the bound, 0 when it was clipped; NAN: no bound follows. */
+double tiered_pipe_within(const struct tiered_pipe *pipe);
 
 /** Decoding one encoded object. Its head's filter names must be this pipe's. */
 struct tiered_decoder;
@@ -108,6 +112,8 @@ int tiered_decoder_read(struct tiered_decoder *decoder, uint32_t index, void *ou
     decoder lives: without filters, when the object is in memory. NULL: read it. */
 const void *tiered_decoder_borrow(const struct tiered_decoder *decoder, uint32_t index);
 bool tiered_decoder_concurrent(const struct tiered_decoder *decoder);
+/** As tiered_pipe_within, of the object's sender. */
+double tiered_decoder_within(const struct tiered_decoder *decoder);
 struct tiered_layout *tiered_decoder_layout(const struct tiered_decoder *decoder);
 void tiered_decoder_destroy(struct tiered_decoder *decoder);
 /** All blocks into a new, sealed model; its digest must be head->content where given.

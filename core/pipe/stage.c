@@ -107,6 +107,33 @@ void pipe_stages_close(struct pipe_stages *stages)
     *stages = (struct pipe_stages){0};
 }
 
+static bool follows(const struct pipe_stage *stage)
+{
+    return tiered_privacy_first_norm(stage->plugin, stage->config.data) > 0;
+}
+
+int pipe_stages_bound_to(const struct pipe_stages *stages, double norm,
+                         struct tiered_error *err)
+{
+    for (size_t i = 0; norm != 0 && i < stages->n; i++) {
+        const struct pipe_stage *stage = &stages->items[i];
+        if (follows(stage) && stage->ops->bound_to(stage->state, norm, err) < 0) {
+            return pipe_stage_failed(stage, err);
+        }
+    }
+    return 0;
+}
+
+double pipe_stages_within(const struct pipe_stages *stages)
+{
+    double within = NAN;
+    for (size_t i = 0; i < stages->n; i++) {
+        const struct pipe_stage *stage = &stages->items[i];
+        within = follows(stage) ? stage->ops->within(stage->state) : within;
+    }
+    return within;
+}
+
 static bool refers(const struct tiered_plugin *plugin)
 {
     const struct tiered_filter_ops *ops = plugin->ops;

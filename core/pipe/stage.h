@@ -37,6 +37,10 @@ int pipe_stages_refer(const struct pipe_stages *stages,
                       const struct tiered_layout *layout,
                       const struct tiered_model *reference, struct tiered_error *err);
 
+/** Tell the filter whose bound follows norms of the parent's; 0: none was told. */
+int pipe_stages_bound_to(const struct pipe_stages *stages, double norm,
+                         struct tiered_error *err);
+
 /** Some filter carries state from pass to pass; as bytes, and back. */
 bool pipe_stages_have_state(const struct pipe_stages *stages);
 int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
@@ -44,6 +48,9 @@ int pipe_stages_save(const struct pipe_stages *stages, struct tiered_bytes *ret,
 int pipe_stages_load(const struct pipe_stages *stages, const void *data, size_t size,
                      struct tiered_error *err);
 
+/** Of the pass whose header was made or read last: 1, 0, or NAN without such a bound.
+ */
+double pipe_stages_within(const struct pipe_stages *stages);
 uint64_t pipe_stages_released(const struct pipe_stages *stages);
 
 /** The most bytes after the first `n` stages of a block of `raw` bytes. */

@@ -162,14 +162,12 @@ int tiered_pipe_norm(const struct tiered_use *filters, size_t n_filters,
 {
     *ret_norm = 0;
     for (size_t i = 0; i < n_filters; i++) {
-        double norm;
-        struct tiered_noise noise;
+        struct tiered_privacy says;
         const struct tiered_plugin *plugin = &filters[i].loaded->plugin;
-        if (tiered_privacy_of(plugin, filters[i].options_json, &norm, &noise, err) <
-            0) {
+        if (tiered_privacy_of(plugin, filters[i].options_json, &says, err) < 0) {
             return -1;
         }
-        *ret_norm = tiered_privacy_bounds(plugin) ? norm : *ret_norm;
+        *ret_norm = tiered_privacy_bounds(plugin) ? says.norm : *ret_norm;
     }
     return 0;
 }

@@ -356,6 +356,8 @@ void planner_check(struct planner *p)
             v->checked_children = node->n_children;
             check_quorum(p, v, node);
             check_group_size(p, v, node, variant_of(&w->nodes[node->first_child]));
+            planner_check_noise_size(p, v, node,
+                                     variant_of(&w->nodes[node->first_child]));
             planner_check_rule(p, v, node->n_children);
         }
         for (uint32_t k = 0; k < node->n_children; k++) {

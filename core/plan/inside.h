@@ -58,6 +58,10 @@ void planner_check(struct planner *p);
 void planner_check_pipes(struct planner *p, struct variant *v);
 void planner_check_noise(struct planner *p, const struct variant *parent,
                          const struct variant *child);
+/** … and with so many children. */
+void planner_check_noise_size(struct planner *p, struct variant *v,
+                              const struct tiered_node *node,
+                              const struct variant *child);
 /** The ledger, and how many rounds its budget lets. */
 int planner_count_privacy(struct planner *p);
 /** Warnings that come from what a rule does with so many children. */

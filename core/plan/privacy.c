@@ -5,13 +5,16 @@
 
 #include "core/plan/inside.h"
 #include "core/privacy/filters.h"
+#include "core/round/round.h"
 
 /* What a stage of a pipe is to the others. */
 struct stage {
     const char *name;
     struct tiered_mark mark;
-    bool bounds, fixed; /* a norm; one that its options fix */
+    bool bounds, fixed, follows; /* a norm; by its options a fixed one, or one that
+                                    follows the updates' */
     bool noise, insecure;
+    double multiplier;
     bool privacy, lossy, refers, changes_only;
 };
 
@@ -25,15 +28,16 @@ static bool refers(const struct tiered_plugin *plugin)
 static void read_options(const struct tiered_plugin_ref *ref, struct stage *stage)
 {
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes json = {0};
-    struct tiered_noise noise;
-    double norm;
+    struct tiered_privacy says;
     if (ref->options && tiered_value_json(ref->options, &json, NULL) < 0) {
         return;
     }
-    if (tiered_privacy_of(&ref->loaded->plugin, (const char *)json.data, &norm, &noise,
-                          NULL) == 0) {
-        stage->fixed = norm > 0;
-        stage->insecure = noise.insecure;
+    if (tiered_privacy_of(&ref->loaded->plugin, (const char *)json.data, &says, NULL) ==
+        0) {
+        stage->fixed = says.norm > 0;
+        stage->follows = says.first_norm > 0;
+        stage->insecure = says.noise.insecure;
+        stage->multiplier = says.noise.noise_multiplier;
     }
 }
 
@@ -78,6 +82,11 @@ static const struct stage *before(const struct stage *stages, size_t i,
 static bool is_bound(const struct stage *stage)
 {
     return stage->bounds;
+}
+
+static bool is_following(const struct stage *stage)
+{
+    return stage->follows;
 }
 
 static bool is_noise(const struct stage *stage)
@@ -126,9 +135,11 @@ static void check_local_noise(struct planner *p, const char *label,
             label, noise->name);
     } else if (!bound->fixed) {
         tiered_diag_error(p->diag, noise->mark,
-                          "%s: '%s' has no epsilon behind a '%s' whose bound follows "
-                          "private norms; give '%s' a norm",
-                          label, noise->name, bound->name, bound->name);
+                          "%s: '%s' has no epsilon behind an adaptive '%s': each node "
+                          "tells its parent whether it was clipped, without noise; "
+                          "give '%s' a norm, or put '%s' last in the parent's "
+                          "aggregate",
+                          label, noise->name, bound->name, bound->name, noise->name);
     }
     const struct stage *next = i + 1 < n ? &stages[i + 1] : NULL;
     if (next && is_codec(next) && !next->lossy) {
@@ -150,6 +161,20 @@ static void warn_insecure(struct planner *p, const char *label,
     }
 }
 
+/* A parent moves one bound, by those who were within it. */
+static void check_bounds(struct planner *p, const char *label,
+                         const struct stage *stages, size_t i)
+{
+    const struct stage *other = before(stages, i, is_bound);
+    if (stages[i].bounds && other && (stages[i].follows || other->follows)) {
+        tiered_diag_error(
+            p->diag, stages[i].mark,
+            "%s: '%s' beside another '%s' in one pipe, and one of them is "
+            "adaptive; leave one out",
+            label, stages[i].name, other->name);
+    }
+}
+
 static void check_uplink(struct planner *p, const struct variant *v)
 {
     struct stage stages[TIERED_MAX_STAGES];
@@ -162,6 +187,7 @@ static void check_uplink(struct planner *p, const struct variant *v)
                              "goes up already; it belongs in downlink",
                              v->label, stages[i].name);
         }
+        check_bounds(p, v->label, stages, i);
         if (stages[i].noise) {
             check_local_noise(p, v->label, stages, n, i);
             warn_insecure(p, v->label, &stages[i]);
@@ -237,6 +263,11 @@ static void check_rule(struct planner *p, const struct variant *parent,
     }
 }
 
+static bool is_group(const struct tiered_plugin_ref *ref)
+{
+    return ref->loaded && ref->loaded->plugin.kind == TIERED_GROUP;
+}
+
 static void check_bound(struct planner *p, const struct variant *parent,
                         const struct variant *child, const struct stage *noise)
 {
@@ -250,12 +281,21 @@ static void check_bound(struct planner *p, const struct variant *parent,
                          "%s: '%s' without a clip in the uplink of %s has no epsilon, "
                          "for nothing bounds an update; put {clip: {norm: 1.0}} there",
                          parent->label, noise->name, child->label);
-    } else if (!bound->fixed) {
+    } else if (bound->follows && child->settings.uplink.n > 0 &&
+               is_group(&child->settings.uplink.items[child->settings.uplink.n - 1])) {
+        /* the bits have noise of their own, which knows of no ring */
         tiered_diag_error(p->diag, noise->mark,
-                          "%s: '%s' has no epsilon over a '%s' in the uplink of %s "
-                          "whose bound follows private norms; give '%s' a norm",
+                          "%s: '%s' has no epsilon over an adaptive '%s' in the uplink "
+                          "of %s, which sums under masks; give '%s' a norm",
                           parent->label, noise->name, bound->name, child->label,
                           bound->name);
+    } else if (bound->follows && parent->settings.rounds.keep_late) {
+        tiered_diag_error(
+            p->diag, parent->given.marks[TIER_LATE],
+            "%s: late: next keeps an update that was clipped to another "
+            "round's bound, so that '%s' has no epsilon over the adaptive "
+            "'%s' of %s; leave late at drop, or give '%s' a norm",
+            parent->label, noise->name, bound->name, child->label, bound->name);
     } else if (codec) {
         tiered_diag_warn(p->diag, codec->mark,
                          "%s: '%s' may make an update larger than '%s' let it be, so "
@@ -291,6 +331,32 @@ void planner_check_noise(struct planner *p, const struct variant *parent,
         check_bound(p, parent, child, noise);
         check_secrecy(p, parent, noise);
         warn_insecure(p, parent->label, noise);
+    }
+}
+
+/* Part of the noise goes on the share of updates within an adaptive bound. */
+void planner_check_noise_size(struct planner *p, struct variant *v,
+                              const struct tiered_node *node,
+                              const struct variant *child)
+{
+    struct stage above[TIERED_MAX_STAGES], below[TIERED_MAX_STAGES];
+    const struct tiered_rounds *rounds = &v->settings.rounds;
+    size_t n_above, n_below;
+    read_stages(&v->settings.aggregate, above, &n_above);
+    read_stages(&child->settings.uplink, below, &n_below);
+    const struct stage *noise = before(above, n_above, is_noise);
+    const struct stage *bound = before(below, n_below, is_following);
+    double expected =
+        tiered_round_expected(rounds->sample, rounds->poisson, node->n_children);
+    if (noise && bound && expected <= 10 * noise->multiplier) {
+        tiered_diag_error(
+            p->diag, noise->mark,
+            "%s: a noise_multiplier of %g over the adaptive '%s' of %s "
+            "needs more than %g children asked a round, and '%s' asks %g; "
+            "give '%s' a norm, or lower the noise_multiplier",
+            v->label, noise->multiplier, bound->name, child->label,
+            10 * noise->multiplier, node->name, expected, bound->name);
+        v->reported = true;
     }
 }
 

@@ -24,6 +24,20 @@ double tiered_privacy_norm(const struct tiered_plugin *plugin, const void *confi
     return norm > 0 ? norm : 0;
 }
 
+bool tiered_privacy_can_follow(const struct tiered_plugin *plugin)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_FILTER && TIERED_HAS(ops, next_norm) &&
+           ops->first_norm && ops->bound_to && ops->within && ops->next_norm;
+}
+
+double tiered_privacy_first_norm(const struct tiered_plugin *plugin, const void *config)
+{
+    const struct tiered_filter_ops *ops = plugin->ops;
+    double norm = tiered_privacy_can_follow(plugin) ? ops->first_norm(config) : 0;
+    return norm > 0 ? norm : 0;
+}
+
 bool tiered_privacy_noise(const struct tiered_plugin *plugin, const void *config,
                           struct tiered_noise *ret)
 {
@@ -38,12 +52,10 @@ bool tiered_privacy_noise(const struct tiered_plugin *plugin, const void *config
 }
 
 int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
-                      double *ret_norm, struct tiered_noise *ret_noise,
-                      struct tiered_error *err)
+                      struct tiered_privacy *ret, struct tiered_error *err)
 {
     struct tiered_config config = {0};
-    *ret_norm = 0;
-    *ret_noise = (struct tiered_noise){0};
+    *ret = (struct tiered_privacy){0};
     if (!tiered_privacy_bounds(plugin) && !tiered_privacy_is_noise(plugin)) {
         return 0;
     }
@@ -51,8 +63,9 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
                                 err) < 0) {
         return -1;
     }
-    *ret_norm = tiered_privacy_norm(plugin, config.data);
-    tiered_privacy_noise(plugin, config.data, ret_noise);
+    ret->norm = tiered_privacy_norm(plugin, config.data);
+    ret->first_norm = tiered_privacy_first_norm(plugin, config.data);
+    tiered_privacy_noise(plugin, config.data, &ret->noise);
     tiered_config_finish(&config);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What privacy filters and groups say of themselves from their options alone: the norm
- * that they bound, the noise that they add, the group that can be. Pure functions of
- * what is given; any thread.
+ * that they bound, whether it follows the updates', the noise that they add, the group
+ * that can be. Pure functions of what is given; any thread.
  */
 #ifndef TIERED_CORE_PRIVACY_FILTERS_H
 #define TIERED_CORE_PRIVACY_FILTERS_H
@@ -15,15 +15,26 @@
 bool tiered_privacy_bounds(const struct tiered_plugin *plugin);
 bool tiered_privacy_is_noise(const struct tiered_plugin *plugin);
 
+/** Its bound may follow the norms of updates, by its options. */
+bool tiered_privacy_can_follow(const struct tiered_plugin *plugin);
+
 /** The norm that a filter of these options fixes; 0: none. */
 double tiered_privacy_norm(const struct tiered_plugin *plugin, const void *config);
+/** The first of a bound that follows; 0: it does not. */
+double tiered_privacy_first_norm(const struct tiered_plugin *plugin,
+                                 const void *config);
 /** Its noise; false when it adds none. */
 bool tiered_privacy_noise(const struct tiered_plugin *plugin, const void *config,
                           struct tiered_noise *ret);
-/** The same from options as JSON. *ret_norm 0, ret_noise->size 0: none. */
+
+/** All of that. */
+struct tiered_privacy {
+    double norm, first_norm;   /* 0: none */
+    struct tiered_noise noise; /* size 0: none */
+};
+/** From options as JSON. */
 int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
-                      double *ret_norm, struct tiered_noise *ret_noise,
-                      struct tiered_error *err);
+                      struct tiered_privacy *ret, struct tiered_error *err);
 
 /** Does this group tell its terms? */
 bool tiered_group_tells(const struct tiered_plugin *plugin);

@@ -29,21 +29,20 @@ static int read_pipe(const struct making *m, uint32_t node,
     *ret_noise = (struct tiered_noise){0};
     for (size_t i = 0; i < list->n; i++) {
         const struct tiered_plugin *plugin = &list->items[i].loaded->plugin;
-        double norm;
-        struct tiered_noise noise;
+        struct tiered_privacy says;
         TIERED_FREE char *options =
             tiered_plan_options(m->plan, node, &list->items[i], m->err);
-        if (!options || tiered_privacy_of(plugin, options, &norm, &noise, m->err) < 0) {
+        if (!options || tiered_privacy_of(plugin, options, &says, m->err) < 0) {
             return -1;
         }
         if (tiered_privacy_bounds(plugin)) {
-            *ret_norm = norm;
+            *ret_norm = says.norm > 0 ? says.norm : says.first_norm;
         } else if ((plugin->traits & TIERED_LOSSY) &&
                    !(plugin->traits & TIERED_PRIVACY)) {
             *ret_norm = 0;
         }
-        if (noise.size) {
-            *ret_noise = noise;
+        if (says.noise.size) {
+            *ret_noise = says.noise;
             *ret_noise_norm = *ret_norm;
         }
     }

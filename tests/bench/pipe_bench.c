@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pipe_bench: GB/s of filters and pipes, both directions, on one thread and two, on the
- * same bytes and in the same run as memcpy and libzstd's own level 1.
+ * same bytes and in the same run as memcpy, libzstd's own level 1 and OpenSSL's own
+ * ChaCha20.
  *
  * usage: pipe_bench [MiB] [SECONDS a figure]
  *
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include <openssl/evp.h>
 #include <zstd.h>
 
 #include "core/pipe/pipe.h"
@@ -25,8 +27,8 @@ struct bench {
     struct tiered_plugins *plugins;
     struct tiered_hosting hosting;
     struct tiered_layout *layout;
-    struct tiered_model *model;
-    struct tiered_pool *pool; /* of two */
+    struct tiered_model *model, *before; /* before: it differs in a sixteenth */
+    struct tiered_pool *pool;            /* of two */
     double seconds;
 };
 
@@ -97,11 +99,30 @@ static void make_model(struct bench *b, uint64_t bytes)
     }
 }
 
-/* ---- memcpy and libzstd beside ---- */
+/* The model of a round before: every sixteenth row has changed. */
+static void make_before(struct bench *b)
+{
+    struct tiered_error err = {0};
+    const size_t row = 512 * sizeof(float);
+    b->before = tiered_model_create(b->layout, &err);
+    if (!b->before) {
+        die("model", &err);
+    }
+    memcpy(b->before->data, b->model->data, b->layout->m.data_bytes);
+    for (size_t at = 0; at < b->layout->m.data_bytes; at += 16 * row) {
+        memset(b->before->data + at, 0, row);
+    }
+    if (tiered_model_seal(b->before, &err) < 0) {
+        die("model", &err);
+    }
+}
+
+/* ---- what libraries do alone ---- */
 
 struct raw {
     const struct bench *b;
     uint8_t *out;
+    EVP_CIPHER_CTX *cipher;
     ZSTD_CCtx *compressor;
     ZSTD_DCtx *decompressor;
     size_t *sizes; /* of each block's frame */
@@ -139,6 +160,33 @@ static void decompress_all(void *user)
     }
 }
 
+/* A keystream as long as the model. */
+static void expand_all(void *user)
+{
+    struct raw *r = user;
+    size_t size = r->b->layout->m.data_bytes;
+    int made;
+    for (size_t at = 0; at < size; at += TIERED_BLOCK_BYTES) {
+        size_t n = size - at < TIERED_BLOCK_BYTES ? size - at : TIERED_BLOCK_BYTES;
+        if (EVP_EncryptUpdate(r->cipher, r->out, &made, r->out + at, (int)n) != 1) {
+            die("OpenSSL", NULL);
+        }
+    }
+}
+
+static double bench_chacha(struct raw *r)
+{
+    const uint8_t key[32] = {1}, iv[16] = {0};
+    r->cipher = EVP_CIPHER_CTX_new();
+    if (!r->cipher ||
+        EVP_EncryptInit_ex(r->cipher, EVP_chacha20(), NULL, key, iv) != 1) {
+        die("OpenSSL", NULL);
+    }
+    double seconds = time_of(r->b, expand_all, r);
+    EVP_CIPHER_CTX_free(r->cipher);
+    return seconds;
+}
+
 static void bench_raw(const struct bench *b)
 {
     struct raw r = {.b = b, .bound = ZSTD_compressBound(TIERED_BLOCK_BYTES)};
@@ -156,6 +204,8 @@ static void bench_raw(const struct bench *b)
     printf("| libzstd level 1, alone | %.1f | %.3g | %.3g | | |\n",
            100.0 * (double)r.total / (double)b->layout->m.data_bytes, rate(b, there),
            rate(b, back));
+    printf("| OpenSSL's ChaCha20, alone | 100.0 | %.3g | | | |\n",
+           rate(b, bench_chacha(&r)));
     ZSTD_freeCCtx(r.compressor);
     ZSTD_freeDCtx(r.decompressor);
     free(r.sizes);
@@ -168,6 +218,7 @@ struct run {
     struct bench *b;
     const struct tiered_use *uses;
     size_t n;
+    const struct tiered_model *reference;
     struct tiered_pool *pool;
     struct tiered_pipe *pipe;
     struct tiered_encoded *encoded;
@@ -186,6 +237,7 @@ static void encode(void *user)
     struct run *r = user;
     struct tiered_error err = {0};
     const struct tiered_encode_job job = {.data = r->b->model->data,
+                                          .reference = r->reference,
                                           .hosting = &r->b->hosting,
                                           .pool = r->pool,
                                           .make = make_encoded};
@@ -216,8 +268,8 @@ static void decode(void *user)
     struct run *r = user;
     struct tiered_error err = {0};
     struct reading reading = {.run = r};
-    if (tiered_decoder_create(r->uses, r->n, &r->b->hosting, r->encoded,
-                              &reading.decoder, &err) < 0 ||
+    if (tiered_decoder_create_with(r->uses, r->n, &r->b->hosting, r->reference,
+                                   r->encoded, &reading.decoder, &err) < 0 ||
         tiered_pool_for(r->pool, r->b->layout->n_blocks, read_block, &reading, &err) <
             0) {
         die("decode", &err);
@@ -231,6 +283,7 @@ static void bench_pipe(struct bench *b, const char *label,
     struct tiered_error err = {0};
     struct run r = {.b = b, .uses = uses, .n = n};
     double there[2], back[2];
+    r.reference = tiered_pipe_refers(uses, n) ? b->before : NULL;
     r.out = malloc(b->layout->m.data_bytes);
     if (!r.out ||
         tiered_pipe_create(uses, n, b->layout, &b->hosting, &r.pipe, &err) < 0) {
@@ -278,6 +331,15 @@ static const struct {
     {"`qsgd: {levels: 7, norm: linf}`, `zstd`",
      {{"qsgd", "{\"levels\":7,\"norm\":\"linf\"}"}, {"zstd", NULL}}},
     {"`top-k: {ratio: 0.01}`", {{"top-k", NULL}}},
+    {"`delta`, of which a sixteenth changed", {{"delta", NULL}}},
+    {"`delta`, `shuffle`, `zstd`, likewise",
+     {{"delta", NULL}, {"shuffle", NULL}, {"zstd", NULL}}},
+    {"`clip`", {{"clip", "{\"norm\":1}"}}},
+    {"`gaussian`", {{"gaussian", "{\"noise_multiplier\":1}"}}},
+    {"`clip`, `gaussian`, `qsgd`",
+     {{"clip", "{\"norm\":1}"},
+      {"gaussian", "{\"noise_multiplier\":1}"},
+      {"qsgd", NULL}}},
 };
 
 static size_t find_filters(const struct bench *b, size_t which, struct tiered_use *uses)
@@ -307,6 +369,7 @@ int main(int argc, char **argv)
         die("usage: pipe_bench [MiB] [SECONDS]", &err);
     }
     make_model(&b, (uint64_t)(mib * (1 << 20)));
+    make_before(&b);
     printf("| pipe, on %.0f MiB of f32 | bytes, %% | there, GB/s | back, GB/s | there, "
            "two threads | back, two threads |\n| --- | --- | --- | --- | --- | --- |\n",
            mib);
@@ -316,6 +379,7 @@ int main(int argc, char **argv)
         bench_pipe(&b, pipes[i].label, uses, find_filters(&b, i, uses));
     }
     tiered_model_unref(b.model);
+    tiered_model_unref(b.before);
     tiered_layout_unref(b.layout);
     tiered_pool_destroy(b.pool);
     tiered_plugins_destroy(b.plugins);

@@ -43,6 +43,9 @@ for file in "${TIERED_TEST_PLUGINS%/tests/plugins}"/lib/tiered/*.so; do
 done
 [ $n -ge 8 ] || fail "only $n shipped plugins found"
 
+check 0 "${TIERED_TEST_PLUGINS%/tests/plugins}/lib/tiered/clip.so" --options adaptive.initial=0.1
+grep -qx "ok    norm" <<< "$out" || fail "clip, adaptive:" "$out"
+
 # right ones
 check 0 "$TIERED_TEST_PLUGINS/good.so"
 grep -qx "aggregator 'good' 1.2: 14 ok, 0 failed, 9 skipped" <<< "$out" || fail "good:" "$out"

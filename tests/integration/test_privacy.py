@@ -142,6 +142,51 @@ def kills_cost_no_epsilon(place):
     assert run.end["privacy"] == plan(place, path)["privacy"]
 
 
+ADAPTIVE = "{clip: {adaptive: {initial: 0.01, quantile: 0.6}}}"
+HASTY = "{clip: {adaptive: {initial: 0.01, lr: 5}}}"
+
+
+def bounds(run):
+    return {(e["node"], e["path"]): e["clip_norm"] for e in run.of("round_committed")
+            if "clip_norm" in e}
+
+
+def a_bound_follows_the_norms(place):
+    """Each parent moves its own, and a kill of whoever has it, or obeys it, changes nothing."""
+    path = topology(place, rounds=5, up_link=HASTY, fog_up=ADAPTIVE)
+    calm = up(place, path)
+    assert calm.code == 0, calm.stderr
+    told = bounds(calm)
+    assert len(told) == 5 + 2 * 10, told
+    assert told["cloud-0", "1"] == told["fog-1", "1.1"] == 0.01
+    # everyone is above it: by exp(lr * quantile), of the default 0.2 and of 5
+    assert abs(told["cloud-0", "2"] / 0.01 - 2.718281828 ** 0.12) < 1e-6, told
+    assert abs(told["fog-0", "1.2"] / 0.01 - 2.718281828 ** 2.5) < 1e-6, told
+    fog = [told["fog-0", "%d.%d" % (i, k)] for i in range(1, 6) for k in (1, 2)]
+    assert fog != sorted(fog), fog  # and back down, once they are told one above their norms
+    kill = killing(["edge-0-0", "fog-1", "cloud-0", "edge-1-1", "fog-0", "edge-0-0"])
+    run = up(place, path, on_event=lambda p, e: kill(p, dict(e, place=place)))
+    assert run.code == 0 and run.of("agent_died"), run.stderr
+    assert bounds(run) == told
+    assert run.model_digest() == calm.model_digest()
+
+
+def noise_follows_an_adaptive_bound(place):
+    path = topology(place, rounds=4, up_link=CLIP, fog_up=ADAPTIVE,
+                    aggregate=MEAN + ", " + gaussian(0.15))
+    promised = plan(place, path)["privacy"]
+    run = up(place, path)
+    assert run.code == 0, run.stderr
+    assert run.end["privacy"] == promised and promised[0]["epsilon"] > 0
+    told = bounds(run)
+    assert len(set(told.values())) == 4, told  # the share is noisy
+    out = subprocess.run([os.path.join(BIN, "tiered"), "validate",
+                          topology(place, fog_up=ADAPTIVE, aggregate=MEAN + ", " + gaussian(0.2))],
+                         capture_output=True, text=True,
+                         env=dict(os.environ, TIERED_PLUGINS=place.plugins))
+    assert out.returncode == 1 and "needs more than 2 children asked a round" in out.stderr
+
+
 def the_ledger_outlives_the_orchestrator(place):
     path = topology(place, rounds=6, up_link=CLIP + ", " + gaussian(4), fog_up=CLIP,
                     aggregate=MEAN + ", " + gaussian(2))
@@ -206,6 +251,8 @@ main([
     noise_is_another_each_time,
     a_clip_bounds_what_arrives,
     kills_cost_no_epsilon,
+    a_bound_follows_the_norms,
+    noise_follows_an_adaptive_bound,
     the_ledger_outlives_the_orchestrator,
     a_budget_is_kept,
     a_round_may_ask_nobody,

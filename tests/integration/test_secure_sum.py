@@ -87,6 +87,20 @@ def filters_before_it_come_first(place):
 STEP = re.compile(r"(pre|post) phase, step \d of \d: [0-5] of 6 messages; waits for .*leaf-3")
 
 
+def an_adaptive_bound_rides_inside(place):
+    """Who was clipped is summed like the rest: the bound goes as it does without a group."""
+    rule = "{fedavg: {weighted_by: uniform}}"
+    adaptive = "{clip: {adaptive: {initial: %g}}}"
+    for initial in (0.01, 5):
+        clip = adaptive % initial
+        plain = up(place, topology(place, uplink=clip, aggregate=rule, rounds=6))
+        run = up(place, topology(place, uplink=clip + ", secure-sum", aggregate=rule, rounds=6))
+        assert plain.code == run.code == 0, run.stderr
+        told = [[e["clip_norm"] for e in r.of("round_committed")] for r in (plain, run)]
+        assert told[0] == told[1] and len(set(told[0])) == 6, told
+        assert distance(plain, run) < 1e-3
+
+
 def noise_before_it_is_counted(place):
     run = up(place, topology(place, uplink="{clip: {norm: 1.0}}, {gaussian: "
                                            "{noise_multiplier: 0.001}}, secure-sum"))
@@ -466,6 +480,7 @@ if __name__ == "__main__":
         uniform_counts_every_update_once,
         optimizers_take_the_mean,
         filters_before_it_come_first,
+        an_adaptive_bound_rides_inside,
         noise_before_it_is_counted,
         noise_of_all_is_counted,
         a_parent_adds_noise_to_the_sum,

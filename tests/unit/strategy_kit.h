@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -170,6 +171,31 @@ static inline void kit_finish(struct kit *k)
     tiered_strategy_destroy(k->strategy);
     tiered_plugins_destroy(k->plugins);
     tiered_layout_unref(k->layout);
+}
+
+static inline int kit_compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Is it N(0, deviation^2)? Mean within 4 standard errors, variance within 3, and the
+   largest distance from the distribution below Kolmogorov and Smirnov's 1 % point. */
+static inline void kit_check_normal(double *values, size_t n, double deviation)
+{
+    double sum = 0, squares = 0, distance = 0;
+    qsort(values, n, sizeof(*values), kit_compare);
+    for (size_t i = 0; i < n; i++) {
+        double below = 0.5 * erfc(-values[i] / (deviation * sqrt(2)));
+        sum += values[i];
+        squares += values[i] * values[i];
+        distance = fmax(distance, fabs(below - (double)i / (double)n));
+        distance = fmax(distance, fabs(below - (double)(i + 1) / (double)n));
+    }
+    double variance = squares / (double)n, exact = deviation * deviation;
+    assert_true(fabs(sum / (double)n) < 4 * deviation / sqrt((double)n));
+    assert_true(fabs(variance - exact) < 3 * exact * sqrt(2.0 / (double)n));
+    assert_true(distance < 1.63 / sqrt((double)n));
 }
 
 #define ROW(k, examples, ...) kit_row(k, (const double[]){__VA_ARGS__}, examples)

@@ -103,6 +103,9 @@ static void test_noise_that_does_not_add_up(void **state)
          "4:62: tier 'c': 'gaussian' has no epsilon over 'test-group' in the uplink of "
          "tier 'e', which does not say how far it rounds updates; put 'gaussian' into "
          "that uplink, before 'test-group'"},
+        {ONCE AGGREGATE_NOISE, "", 20, "{clip: {adaptive: {}}}, secure-sum",
+         "4:62: tier 'c': 'gaussian' has no epsilon over an adaptive 'clip' in the "
+         "uplink of tier 'e', which sums under masks; give 'clip' a norm"},
         {ONCE AGGREGATE_NOISE, ", rounds: {sample: {poisson: 90%}}", 10,
          CLIP "secure-sum",
          "4:106: tier 'c': sample by poisson may ask fewer children than 'secure-sum' "

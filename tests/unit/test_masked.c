@@ -46,27 +46,29 @@ static double value_at(uint64_t i)
     return (double)(i % 61) - 30;
 }
 
-static void check_words(uint32_t word_bytes)
+static void check_words(uint32_t word_bytes, uint32_t n_extras)
 {
     struct tiered_error err = {0};
     struct tiered_layout *layout = layout_of(mixed, TIERED_COUNT(mixed));
     struct tiered_masked *m = NULL;
-    assert_int_equal(tiered_masked_create(layout, word_bytes, &m, &err), 0);
-    assert_int_equal(m->n_values, 300001 + 7 + 200000 + 3 + 5 + 1 + 11 + 2);
+    assert_int_equal(tiered_masked_create(layout, word_bytes, n_extras, &m, &err), 0);
+    assert_int_equal(m->n_values, 300001 + 7 + 200000 + 3 + 5 + 1 + 11 + 2 + n_extras);
     const struct tiered_manifest *words = &m->words->m;
-    assert_int_equal(words->n_tensors, TIERED_COUNT(mixed) + 1);
+    uint32_t n_tensors = TIERED_COUNT(mixed) + (n_extras > 0);
+    assert_int_equal(words->n_tensors, n_tensors + 1);
     for (size_t i = 0; i < TIERED_COUNT(mixed); i++) {
         assert_string_equal(words->tensors[i].name, mixed[i].name);
         assert_int_equal(words->tensors[i].n_elements, mixed[i].n);
         assert_int_equal(tiered_dtype_size(words->tensors[i].dtype), word_bytes);
     }
-    assert_string_equal(words->tensors[TIERED_COUNT(mixed)].name, TIERED_MASKED_TAIL);
+    assert_string_equal(words->tensors[n_tensors].name, TIERED_MASKED_TAIL);
     assert_int_equal(m->words->blocks[m->n_word_blocks].size_bytes, TIERED_GROUP_TAIL);
     assert_int_equal(m->n_word_blocks, m->words->n_blocks - 1);
     assert_int_equal(m->words_first[m->n_word_blocks], m->n_values);
 
     /* every value comes back from where it went, whatever the stretches */
     struct tiered_model *delta = tiered_model_create(layout, &err);
+    struct tiered_summand all = {.delta = delta->data};
     static double values[4096], back[4096];
     for (uint64_t at = 0; at < m->n_values;) {
         size_t n = 1 + at * 31 % 4096;
@@ -74,7 +76,7 @@ static void check_words(uint32_t word_bytes)
         for (size_t i = 0; i < n; i++) {
             values[i] = value_at(at + i);
         }
-        tiered_masked_store(m, delta->data, at, n, values);
+        tiered_masked_store(m, &all, at, n, values);
         at += n;
     }
     uint64_t first = 0;
@@ -89,10 +91,13 @@ static void check_words(uint32_t word_bytes)
         }
         first += tensor->n_elements;
     }
+    for (uint32_t i = 0; i < n_extras; i++) {
+        assert_true(all.extras[i] == value_at(first + i));
+    }
     for (uint64_t at = 0; at < m->n_values;) {
         size_t n = 1 + at * 17 % 4000;
         n = n < m->n_values - at ? n : (size_t)(m->n_values - at);
-        tiered_masked_values(m, delta->data, at, n, back);
+        tiered_masked_values(m, &all, at, n, back);
         for (size_t i = 0; i < n; i++) {
             assert_true(back[i] == value_at(at + i));
         }
@@ -106,8 +111,10 @@ static void check_words(uint32_t word_bytes)
 static void test_values(void **state)
 {
     (void)state;
-    check_words(4);
-    check_words(8);
+    check_words(4, 0);
+    check_words(8, 0);
+    check_words(4, 1);
+    check_words(8, TIERED_MASKED_MOST);
 }
 
 static void test_what_cannot_be_summed(void **state)
@@ -118,11 +125,11 @@ static void test_what_cannot_be_summed(void **state)
     struct tiered_error err = {0};
     struct tiered_masked *m = NULL;
     struct tiered_layout *layout = layout_of(blob, 2);
-    assert_int_equal(tiered_masked_create(layout, 4, &m, &err), -1);
+    assert_int_equal(tiered_masked_create(layout, 4, 0, &m, &err), -1);
     assert_string_equal(err.text, "tensor 'trees' is of U8, which a group cannot sum");
     tiered_layout_unref(layout);
     layout = layout_of(clash, 1);
-    assert_int_equal(tiered_masked_create(layout, 4, &m, &err), -1);
+    assert_int_equal(tiered_masked_create(layout, 4, 0, &m, &err), -1);
     tiered_layout_unref(layout);
 }
 
@@ -153,7 +160,7 @@ static void test_received_objects(void **state)
     struct tiered_error err = {0};
     struct tiered_layout *layout = layout_of(mixed, TIERED_COUNT(mixed));
     struct tiered_masked *m = NULL;
-    assert_int_equal(tiered_masked_create(layout, 4, &m, &err), 0);
+    assert_int_equal(tiered_masked_create(layout, 4, 0, &m, &err), 0);
     struct tiered_encoded *e = object_of(m->words, UINT32_MAX);
     assert_int_equal(tiered_masked_check(m, e, &err), 0);
     tiered_encoded_unref(e);

@@ -3,6 +3,7 @@
    measured by. Statistics are of noise from a fixed seed, so they say the same in every
    run. */
 #include "strategy_kit.h"
+#include "tiered/filter.h"
 
 #define N 100000
 
@@ -31,6 +32,7 @@ struct line {
     size_t n;
     const char *path;
     struct tiered_pool *pool;
+    double norm, within;       /* the parent's; what the update says of it */
     struct tiered_bytes state; /* from pass to pass */
     uint64_t released;
     struct tiered_error err;
@@ -80,8 +82,11 @@ static struct tiered_model *through(struct line *line, const struct tiered_model
     struct tiered_model *out = NULL;
     struct tiered_hosting hosting;
     tiered_hosting_init(&hosting, 7, "test", "edge", "edge-1", line->path);
-    const struct tiered_encode_job job = {
-        .data = in->data, .hosting = &hosting, .pool = line->pool, .make = make};
+    const struct tiered_encode_job job = {.data = in->data,
+                                          .norm = line->norm,
+                                          .hosting = &hosting,
+                                          .pool = line->pool,
+                                          .make = make};
     if (tiered_pipe_create(line->uses, line->n, in->layout, &hosting, &pipe,
                            &line->err) < 0 ||
         tiered_pipe_load(pipe, line->state.data, line->state.size, &line->err) < 0 ||
@@ -96,6 +101,9 @@ static struct tiered_model *through(struct line *line, const struct tiered_model
     assert_int_equal(
         tiered_decoder_create(line->uses, line->n, &hosting, e, &d, &line->err), 0);
     assert_int_equal(tiered_decoder_model(d, line->pool, &out, &line->err), 0);
+    line->within = tiered_decoder_within(d);
+    double said = tiered_pipe_within(pipe);
+    assert_true(said == line->within || (isnan(said) && isnan(line->within)));
     return out;
 }
 
@@ -208,25 +216,78 @@ static void clip_refuses_what_has_no_norm(void **state)
     line_finish(&line);
 }
 
-/* arXiv:1905.03871, with the paper's sign: a bound below the norms grows, by
-   exp(lr * quantile) a round, and one above them shrinks by exp(-lr * (1 - quantile)).
- */
-static void clip_adapts(void **state)
+/* Its first bound until the parent tells one, and a word to the parent. */
+static void clip_follows_its_parent(void **state)
 {
     (void)state;
+    static const double told[] = {0, 0.5, 2, 3};
     struct tiered_model *in = vector(TIERED_F64, 7, 1); /* of norm 2.65 */
-    struct line line = line_of(
-        "1", "clip:adaptive.initial=0.1,adaptive.quantile=0.75,adaptive.lr=0.2", NULL);
-    double bound = 0.1, norm = sqrt(7);
-    for (int i = 0; i < 60; i++) {
+    struct line line = line_of("1", "clip:adaptive.initial=0.1", NULL);
+    struct line fixed = line_of("1", "clip:norm=1", NULL);
+    for (size_t i = 0; i < TIERED_COUNT(told); i++) {
+        double bound = told[i] > 0 ? told[i] : 0.1;
+        line.norm = told[i];
         struct tiered_model *out = through(&line, in);
-        assert_true(fabs(norm_of(out) - fmin(bound, norm)) < 1e-9);
-        bound *= norm <= bound ? exp(-0.2 * 0.25) : exp(0.2 * 0.75);
+        assert_true(fabs(norm_of(out) - fmin(bound, sqrt(7))) < 1e-9);
+        assert_true(line.within == (bound > sqrt(7)));
         tiered_model_unref(out);
     }
-    assert_true(bound > 0.8 * norm && bound < 1.3 * norm);
+    assert_int_equal(line.state.size, 0);
+    static const double bad[] = {-1, NAN, INFINITY};
+    for (size_t i = 0; i < TIERED_COUNT(bad); i++) {
+        line.norm = bad[i];
+        assert_null(through(&line, in));
+        assert_non_null(strstr(line.err.text, "filter 'clip': a bound of"));
+    }
+    fixed.norm = 2; /* nobody asked */
+    struct tiered_model *out = through(&fixed, in);
+    assert_true(fabs(norm_of(out) - 1) < 1e-9 && isnan(fixed.within));
+    tiered_model_unref(out);
     tiered_model_unref(in);
     line_finish(&line);
+    line_finish(&fixed);
+}
+
+/* Its one byte comes from the network. */
+static void clip_reads_no_other_header(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *spec;
+        uint8_t byte;
+        size_t size;
+        bool good;
+    } rows[] = {
+        {"clip:adaptive.initial=1", 0, 1, true},
+        {"clip:adaptive.initial=1", 1, 1, true},
+        {"clip:adaptive.initial=1", 2, 1, false},
+        {"clip:adaptive.initial=1", 0, 0, false},
+        {"clip:adaptive.initial=1", 1, 2, false},
+        {"clip:norm=1", 0, 0, true},
+        {"clip:norm=1", 1, 1, false},
+    };
+    struct tiered_layout *layout = kit_layout(TIERED_F32, 3);
+    struct tiered_hosting hosting;
+    tiered_hosting_init(&hosting, 7, "test", "edge", "edge-1", "1");
+    for (size_t i = 0; i < TIERED_COUNT(rows); i++) {
+        struct line line = line_of("1", rows[i].spec, NULL);
+        const struct tiered_filter_ops *ops = line.uses[0].loaded->plugin.ops;
+        const uint8_t header[2] = {rows[i].byte};
+        struct tiered_config config = {0};
+        void *filter;
+        assert_int_equal(tiered_config_from_json(&line.uses[0].loaded->plugin,
+                                                 line.options[0], &config, &line.err),
+                         0);
+        assert_int_equal(
+            ops->init(&hosting.host, config.data, &layout->m, &filter, &line.err), 0);
+        int result = ops->inverse_begin(filter, header, rows[i].size, &line.err);
+        assert_int_equal(result, rows[i].good ? 0 : -1);
+        assert_true(rows[i].good || line.err.code == TIERED_ECORRUPT);
+        ops->destroy(filter);
+        tiered_config_finish(&config);
+        line_finish(&line);
+    }
+    tiered_layout_unref(layout);
 }
 
 static void clip_wants_one_kind_of_bound(void **state)
@@ -244,31 +305,6 @@ static void clip_wants_one_kind_of_bound(void **state)
 }
 
 /* ---- gaussian ---- */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Is it N(0, deviation^2)? Mean within 4 standard errors, variance within 3, and the
-   largest distance from the distribution below Kolmogorov and Smirnov's 1 % point. */
-static void check_normal(double *values, size_t n, double deviation)
-{
-    double sum = 0, squares = 0, distance = 0;
-    qsort(values, n, sizeof(*values), compare);
-    for (size_t i = 0; i < n; i++) {
-        double below = 0.5 * erfc(-values[i] / (deviation * sqrt(2)));
-        sum += values[i];
-        squares += values[i] * values[i];
-        distance = fmax(distance, fabs(below - (double)i / (double)n));
-        distance = fmax(distance, fabs(below - (double)(i + 1) / (double)n));
-    }
-    double variance = squares / (double)n, exact = deviation * deviation;
-    assert_true(fabs(sum / (double)n) < 4 * deviation / sqrt((double)n));
-    assert_true(fabs(variance - exact) < 3 * exact * sqrt(2.0 / (double)n));
-    assert_true(distance < 1.63 / sqrt((double)n));
-}
 
 static double *values_of(const struct tiered_model *model, double minus)
 {
@@ -299,7 +335,7 @@ static void noise_is_normal(void **state)
             assert_non_null(out);
             double *values = values_of(out, 0);
             if (dtypes[k] != TIERED_BF16) {
-                check_normal(values, N, 2);
+                kit_check_normal(values, N, 2);
             } else { /* eight bits are steps that KS sees */
                 double squares = 0;
                 for (size_t v = 0; v < N; v++) {
@@ -453,7 +489,7 @@ static void central_noise_is_normal(void **state)
     struct tiered_model *second = kit_run(&k);
     assert_memory_not_equal(first->data, second->data, N * 8);
     double *values = values_of(first, 1.75);
-    check_normal(values, N, 1.5);
+    kit_check_normal(values, N, 1.5);
     free(values);
 
     for (int i = 0; i < 3; i++) { /* nobody came: noise all the same */
@@ -462,7 +498,7 @@ static void central_noise_is_normal(void **state)
     k.run.n_rows = 0;
     struct tiered_model *alone = kit_run(&k);
     values = values_of(alone, 1);
-    check_normal(values, N, 1.5);
+    kit_check_normal(values, N, 1.5);
     free(values);
     free(ones);
     tiered_model_unref(first);
@@ -551,7 +587,8 @@ int main(void)
         cmocka_unit_test(clip_bounds_the_norm),
         cmocka_unit_test(clip_leaves_what_is_within),
         cmocka_unit_test(clip_refuses_what_has_no_norm),
-        cmocka_unit_test(clip_adapts),
+        cmocka_unit_test(clip_follows_its_parent),
+        cmocka_unit_test(clip_reads_no_other_header),
         cmocka_unit_test(clip_wants_one_kind_of_bound),
         cmocka_unit_test(noise_is_normal),
         cmocka_unit_test(noise_is_independent),

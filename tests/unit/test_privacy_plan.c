@@ -69,7 +69,11 @@ static void pipes(void **state)
         {"fedavg", CLIP ", " NOISE ", " NOISE, "",
          "tier 'e': 'gaussian' twice in one pipe"},
         {"fedavg", ADAPT ", " NOISE, "",
-         "tier 'e': 'gaussian' has no epsilon behind a 'clip'"},
+         "tier 'e': 'gaussian' has no epsilon behind an adaptive 'clip'"},
+        {"fedavg", ADAPT, "", "ok"},
+        {"fedavg", ADAPT ", " ADAPT, "", "tier 'e': 'clip' beside another 'clip'"},
+        {"fedavg", ADAPT ", " CLIP, "", "tier 'e': 'clip' beside another 'clip'"},
+        {"fedavg", CLIP ", " CLIP, "", "ok"},
         {"fedavg", CLIP ", " NOISE ", zstd", "",
          "warning: tier 'e': 'zstd' finds nothing to compress in the noise of "
          "'gaussian'"},
@@ -109,7 +113,10 @@ static void pipes(void **state)
         {MEAN ", " NOISE, "", "",
          "warning: tier 'c': 'gaussian' without a clip in the uplink of tier 'e'"},
         {MEAN ", " NOISE, ADAPT, "",
-         "tier 'c': 'gaussian' has no epsilon over a 'clip' in the uplink of tier 'e'"},
+         "tier 'c': a noise_multiplier of 1.1 over the adaptive 'clip' of tier 'e' "
+         "needs "
+         "more than 11 children asked a round, and 'c-0' asks 10"},
+        {MEAN ", {gaussian: {noise_multiplier: 0.9}}", ADAPT, "", "ok"},
         {MEAN ", " NOISE, CLIP ", test-lossy", "",
          "warning: tier 'e': 'test-lossy' may make an update larger than 'clip' let it "
          "be"},

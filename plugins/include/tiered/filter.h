@@ -20,7 +20,8 @@
  * Privacy filters (TIERED_PRIVACY) may say two things of themselves from their config
  * alone, so that a plan can tell what a run will spend before it spends it: the norm
  * that they bound updates to, and the noise that they add. The host tells one that adds
- * noise the norm that the filters before it have bounded. As the last entry of
+ * noise the norm that the filters before it have bounded. A bound may also follow the
+ * updates' norms (first_norm). As the last entry of
  * `aggregate:` such a filter sees no blocks: the host calls sensitivity, begin, then
  * add for the aggregated delta, then end.
  */
@@ -88,12 +89,29 @@ struct tiered_filter_ops {
         0: nothing bounds it. */
     int (*sensitivity)(void *state, double norm, struct tiered_error *err);
     /** Add the pass's noise to the elements at..at + n of a block, in f64 and in place;
-        `at` is a multiple of 64. Different elements may be asked for at once. */
+        `at` is a multiple of 64. Different elements may be asked for at once. The host
+        may ask for one block more, behind the model's last, of one f64 parameter: for
+        what a round publishes beside the model. */
     int (*add)(void *state, const struct tiered_block *block, uint64_t at, size_t n,
                double *values, struct tiered_error *err);
     /** How often noise was let out: passes that came to their end, those before a
         load() included. */
     uint64_t (*released)(const void *state);
+    /** A bound that follows the norms of those whom it bounds (Andrew et al. 2021,
+        arXiv:1905.03871). Their parent has it, tells it with each order to train, and
+        moves it after the round by the share of updates that were within it. Without a
+        parent it stays the first one. NULL: the filter has no such bound; then the next
+        three are not called either. first_norm: of the first round; 0: with these
+        options it does not follow. */
+    double (*first_norm)(const void *config);
+    /** Before begin(): the parent's norm, finite and above 0. */
+    int (*bound_to)(void *state, double norm, struct tiered_error *err);
+    /** 1: the pass's update was within its norm; 0: it was clipped. The sender's after
+        header(), the receiver's after inverse_begin(). */
+    int (*within)(const void *state);
+    /** The next round's norm: finite, above 0. `share` of the updates were within this
+        one; noise may have moved it out of [0, 1]. */
+    double (*next_norm)(const void *config, double norm, double share);
 };
 
 #endif

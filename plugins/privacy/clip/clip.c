@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bounds an update's L2 norm: D <- D min(1, C / ||D||), over all of its parameters. C
-   is given, or follows a quantile of the sender's own norms (Andrew et al. 2021,
-   arXiv:1905.03871, with one client a node). */
+   is given, or is the parent's, which follows a quantile of its children's norms
+   (Andrew et al. 2021, arXiv:1905.03871); then one byte says whether D was within C. */
 #include "tiered/filter.h"
 
 #include <math.h>
@@ -17,13 +17,12 @@ struct config {
 
 static const struct tiered_option adaptive_rows[] = {
     TIERED_OPTION_DOUBLE(struct config, initial, "0.1", 0, INFINITY,
-                         "the bound of a node's first update",
-                         .flags = TIERED_EXCLUSIVE_MIN),
+                         "the bound of the first round", .flags = TIERED_EXCLUSIVE_MIN),
     TIERED_OPTION_DOUBLE(struct config, quantile, "0.5", 0, 1,
                          "the share of updates that the bound should let through "
                          "unclipped"),
     TIERED_OPTION_DOUBLE(struct config, lr, "0.2", 0, 10,
-                         "how fast the bound follows: one update changes it by at most "
+                         "how fast the bound follows: one round changes it by at most "
                          "a factor of e to this",
                          .flags = TIERED_EXCLUSIVE_MIN),
 };
@@ -36,8 +35,8 @@ static const struct tiered_option options[] = {
                          .given_offset = offsetof(struct config, norm_given)),
     {.name = "adaptive",
      .type = TIERED_SECTION,
-     .help = "a bound that follows the norms of the node's own updates; it gives no "
-             "epsilon",
+     .help = "a bound that follows a quantile of the norms of all children of the "
+             "parent, from round to round",
      .offset = offsetof(struct config, adaptive),
      .nested = adaptive_rows,
      .n_nested = sizeof(adaptive_rows) / sizeof(adaptive_rows[0])},
@@ -48,6 +47,7 @@ struct state {
     double bound;   /* C */
     double squares; /* of the blocks scanned */
     double factor;  /* of the pass, at most 1; NaN before header() */
+    uint8_t within; /* the pass's update was not clipped */
 };
 
 static int filter_init(const struct tiered_host *host, const void *config,
@@ -126,17 +126,23 @@ static int filter_scan(void *state, const struct tiered_block *block, const void
                              "the update has no finite norm, so it cannot be clipped");
 }
 
-/* No bytes travel; the scan is over here. */
+/* The scan is over here. Only the parent of a bound that follows is told how it went.
+ */
 static int filter_header(void *state, void *out, size_t capacity, size_t *ret_size,
                          struct tiered_error *err)
 {
     struct state *s = state;
     double norm = sqrt(s->squares);
-    (void)out;
-    (void)capacity;
-    (void)err;
+    size_t size = s->config->adaptive ? sizeof(s->within) : 0;
+    if (capacity < size) {
+        return tiered_fail(err, TIERED_ENOMEM, "no room for the header");
+    }
     s->factor = norm > s->bound ? s->bound / norm : 1;
-    *ret_size = 0;
+    s->within = s->factor == 1;
+    if (size) {
+        memcpy(out, &s->within, size);
+    }
+    *ret_size = size;
     return 0;
 }
 
@@ -188,17 +194,17 @@ static int filter_forward(void *state, const struct tiered_block *block, const v
     return 0;
 }
 
-/* C <- C exp(-lr (b - quantile)), b = 1 where the norm was within C: the paper's sign,
-   so that a bound which clips too much grows. */
-static int filter_end(void *state, struct tiered_error *err)
+static int filter_inverse_begin(void *state, const void *header, size_t header_size,
+                                struct tiered_error *err)
 {
     struct state *s = state;
-    (void)err;
-    if (s->config->adaptive) {
-        double within = s->factor == 1 ? 1 : 0;
-        double next = s->bound * exp(-s->config->lr * (within - s->config->quantile));
-        s->bound = isnormal(next) ? next : s->bound;
+    const uint8_t *within = header;
+    if (header_size != (s->config->adaptive ? 1 : 0) || (header_size && *within > 1)) {
+        return tiered_fail(err, TIERED_ECORRUPT,
+                           "a header of %zu bytes that is none of this clip's",
+                           header_size);
     }
+    s->within = header_size ? *within : 0;
     return 0;
 }
 
@@ -214,43 +220,41 @@ static int filter_inverse(void *state, const struct tiered_block *block, const v
     return copy(in, in_size, out, capacity, ret_size, err);
 }
 
-/* A given bound is no state: nothing is saved then. */
-static int filter_save(void *state, void *out, size_t capacity, size_t *ret_size,
-                       struct tiered_error *err)
-{
-    const struct state *s = state;
-    *ret_size = s->config->adaptive ? sizeof(s->bound) : 0;
-    if (*ret_size && capacity >= *ret_size) {
-        memcpy(out, &s->bound, *ret_size);
-    } else if (*ret_size && capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room for the state");
-    }
-    return 0;
-}
-
-static int filter_load(void *state, uint32_t version, const void *in, size_t size,
-                       struct tiered_error *err)
-{
-    struct state *s = state;
-    double bound;
-    if (version != 1 || size != (s->config->adaptive ? sizeof(bound) : 0)) {
-        return tiered_fail(err, TIERED_ECORRUPT, "a state of another clip");
-    }
-    if (!size) {
-        return 0;
-    }
-    memcpy(&bound, in, sizeof(bound));
-    if (!(bound > 0) || !isfinite(bound)) {
-        return tiered_fail(err, TIERED_ECORRUPT, "a bound that is no positive number");
-    }
-    s->bound = bound;
-    return 0;
-}
-
 static double filter_norm(const void *config)
 {
     const struct config *c = config;
     return c->adaptive ? 0 : c->norm;
+}
+
+static double filter_first_norm(const void *config)
+{
+    const struct config *c = config;
+    return c->adaptive ? c->initial : 0;
+}
+
+static int filter_bound_to(void *state, double norm, struct tiered_error *err)
+{
+    struct state *s = state;
+    if (!(norm > 0) || !isfinite(norm)) {
+        return tiered_fail(err, TIERED_ERANGE, "a bound of %g; it must be above 0",
+                           norm);
+    }
+    s->bound = norm;
+    return 0;
+}
+
+static int filter_within(const void *state)
+{
+    return ((const struct state *)state)->within;
+}
+
+/* C <- C exp(-lr (b - quantile)), b the share of updates that were within C: the
+   paper's sign, so that a bound which clips too much grows. */
+static double filter_next_norm(const void *config, double norm, double share)
+{
+    const struct config *c = config;
+    double next = norm * exp(-c->lr * (share - c->quantile));
+    return isnormal(next) ? next : norm;
 }
 
 static const struct tiered_filter_ops ops = {
@@ -262,10 +266,13 @@ static const struct tiered_filter_ops ops = {
     .header = filter_header,
     .bound = filter_bound,
     .forward = filter_forward,
-    .end = filter_end,
+    .inverse_begin = filter_inverse_begin,
     .inverse = filter_inverse,
-    .saved = {.version = 1, .save = filter_save, .load = filter_load},
     .norm = filter_norm,
+    .first_norm = filter_first_norm,
+    .bound_to = filter_bound_to,
+    .within = filter_within,
+    .next_norm = filter_next_norm,
 };
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "clip", .version = "1.0",
