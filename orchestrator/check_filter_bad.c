@@ -11,7 +11,8 @@
 
 #define N_DAMAGES 100
 
-/* A complete pass, and a receiver that has its header. */
+/* A second pass, which may send what the first one made, and a receiver that has its
+   header. */
 struct received {
     struct made_pass pass;
     void *state;
@@ -34,7 +35,10 @@ static int received_open(struct check *check, struct received *r,
     if (filter_mixed_begun(check, &sender, &r->pass, err) < 0) {
         return -1;
     }
-    int result = made_pass_forward(check, sender, &r->pass, err);
+    int result = made_pass_encode(check, sender, &r->pass, err) < 0 ||
+                         made_pass_begin(check, sender, &r->pass, err) < 0
+                     ? -1
+                     : made_pass_forward(check, sender, &r->pass, err);
     filter_close(check, sender);
     if (result < 0 || filter_open(check, r->pass.layout, &r->state, err) < 0) {
         made_pass_finish(&r->pass);

@@ -9,6 +9,7 @@
 #include "tiered/random.h"
 
 #define MOST_BYTES (16u << 20) /* that core/pipe takes of one block */
+#define N_SMALL    40          /* small blocks: what one cannot pay for all may share */
 
 static void add(struct tiered_layout_builder *b, enum tiered_dtype dtype, uint64_t n)
 {
@@ -36,6 +37,9 @@ struct tiered_layout *made_layout_mixed(bool blobs)
     }
     if (blobs) {
         add(b, TIERED_U8, 1001);
+    }
+    for (size_t i = 0; i < N_SMALL; i++) {
+        add(b, i % 2 ? TIERED_I16 : TIERED_I32, 150);
     }
     return check_must(tiered_layout_seal(b, NULL));
 }

@@ -28,8 +28,8 @@ struct made_pass {
     struct made_block header, *blocks;
 };
 
-/** Every dtype (u8 where `blobs`), an empty tensor, one element, odd sizes, and f32
-    tensors of more than a block. */
+/** Every dtype (u8 where `blobs`), an empty tensor, one element, odd sizes, f32 tensors
+    of more than a block, and many small blocks. */
 struct tiered_layout *made_layout_mixed(bool blobs);
 /** One f32 tensor of n elements. */
 struct tiered_layout *made_layout_flat(uint64_t n);

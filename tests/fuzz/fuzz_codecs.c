@@ -2,7 +2,11 @@
 /* What each codec makes of a peer's header and block. Input: a byte that picks the
    codec and its options, a byte that picks the model, a byte n, n bytes of header, then
    the first block as it was encoded. A block that is taken has its size, and what
-   forward makes of it comes back. */
+   forward makes of it comes back. The last choice is zstd with a dictionary, whose
+   bytes the input has in the header's place: the checksum that no fuzzer finds is put
+   around them here. */
+#include <zstd.h>
+
 #include "core/model/numeric.h"
 #include "core/pipe/pipe.h"
 #include "fuzz.h"
@@ -19,7 +23,10 @@ static const struct {
               {"int8", "{\"per\":\"channel\"}"},
               {"qsgd", "{}"},
               {"qsgd", "{\"levels\":3,\"bucket\":16,\"packing\":\"elias\"}"},
-              {"top-k", "{\"ratio\":0.1}"}};
+              {"top-k", "{\"ratio\":0.1}"},
+              {"zstd", "{\"dictionary\":true}"}};
+
+#define WITH_DICTIONARY (TIERED_COUNT(codecs) - 1)
 
 static struct tiered_plugins *plugins;
 static struct tiered_hosting hosting;
@@ -93,6 +100,21 @@ static void try_codec(const struct tiered_loaded *loaded, void *state,
     free(out);
 }
 
+/* The dictionary as its sender would pack it. */
+static struct fuzz_input pack(struct fuzz_input dictionary)
+{
+    static uint8_t packed[1024];
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    FUZZ_CHECK(context, "out of memory");
+    packed[0] = 1;
+    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+    size_t made = ZSTD_compress2(context, packed + 1, sizeof(packed) - 1,
+                                 dictionary.data, dictionary.size);
+    FUZZ_CHECK(!ZSTD_isError(made), "%s", ZSTD_getErrorName(made));
+    ZSTD_freeCCtx(context);
+    return (struct fuzz_input){packed, 1 + made};
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = {data, size};
@@ -109,6 +131,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct tiered_layout *layout = make_layout(fuzz_byte(&in) & 7);
     size_t header_size = fuzz_byte(&in);
     struct fuzz_input header = fuzz_take(&in, header_size);
+    if (which == WITH_DICTIONARY) {
+        header = pack(header);
+    }
     FUZZ_CHECK(tiered_plugins_get(plugins, codecs[which].name, TIERED_FILTER, &loaded,
                                   &err) == 0,
                "%s", err.text);

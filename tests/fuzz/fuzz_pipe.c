@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the zstd filter makes of a peer's block. Input: a byte that picks the layout and
-   the number of filters, then the block as it was encoded. */
+   the number of filters; if its bit 4 is set, a byte n and n bytes of header, a
+   dictionary; then the block as it was encoded. */
 #include "fuzz_decode.h"
 
 static struct tiered_layout *make_layout(unsigned which)
@@ -50,6 +51,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Tiered__V1__FilterHead *pipe[FUZZ_MOST_FILTERS] = {&filter, &filter, &filter};
     unsigned choice = fuzz_byte(&in);
     struct tiered_layout *layout = make_layout(choice & 3);
+    if (choice & 16) {
+        size_t n = fuzz_byte(&in);
+        struct fuzz_input header = fuzz_take(&in, n);
+        filter.header = (ProtobufCBinaryData){
+            .len = header.size, .data = (uint8_t *)(uintptr_t)header.data};
+    }
     filter.name = name;
     head.pipe = pipe;
     head.n_pipe = choice >> 2 & 3;

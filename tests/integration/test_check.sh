@@ -41,6 +41,9 @@ for file in "${TIERED_TEST_PLUGINS%/tests/plugins}"/lib/tiered/*.so; do
     check 0 "$file" "${options[@]}"
     n=$((n + 1))
 done
+# what only an option brings: a state that is saved, a header
+check 0 "${TIERED_TEST_PLUGINS%/tests/plugins}/lib/tiered/zstd.so" --options dictionary=true
+grep -qx "ok    saved state" <<< "$out" || fail "zstd with a dictionary:" "$out"
 [ $n -ge 8 ] || fail "only $n shipped plugins found"
 
 check 0 "${TIERED_TEST_PLUGINS%/tests/plugins}/lib/tiered/clip.so" --options adaptive.initial=0.1

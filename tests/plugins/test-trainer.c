@@ -2,6 +2,7 @@
 /* A trainer for tests and benches: a model of any size, "trained" at once, and, when
    asked, the ways in which a trainer can go wrong. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ enum behaviour {
 };
 
 struct config {
-    int64_t parameters, num_examples, delay_ms;
+    int64_t parameters, layers, num_examples, delay_ms;
     int32_t behaviour;
 };
 
@@ -46,6 +47,14 @@ static const struct tiered_option options[] = {
      .max = 1e9,
      .help = "floats in the model",
      .offset = offsetof(struct config, parameters),
+     .given_offset = TIERED_NO_OFFSET},
+    {.name = "layers",
+     .type = TIERED_INTEGER,
+     .fallback = "1",
+     .min = 1,
+     .max = 1e5,
+     .help = "tensors that share them; with more than one, a counter behind each",
+     .offset = offsetof(struct config, layers),
      .given_offset = TIERED_NO_OFFSET},
     {.name = "num_examples",
      .type = TIERED_INTEGER,
@@ -75,9 +84,35 @@ static const struct tiered_option options[] = {
 
 struct state {
     struct config config;
-    struct tiered_tensor tensor;
+    struct tiered_tensor *tensors;
+    char (*names)[16];
     struct tiered_manifest manifest;
 };
+
+static void add(struct state *s, enum tiered_dtype dtype, enum tiered_role role,
+                uint64_t n)
+{
+    uint32_t i = s->manifest.n_tensors++;
+    uint64_t at = (s->manifest.data_bytes + TIERED_ALIGN - 1) / TIERED_ALIGN;
+    const struct tiered_tensor tensor = {.name = s->names[i],
+                                         .dtype = dtype,
+                                         .role = role,
+                                         .rank = 1,
+                                         .shape = {n},
+                                         .n_elements = n,
+                                         .offset_bytes = at * TIERED_ALIGN,
+                                         .size_bytes = n * tiered_dtype_size(dtype)};
+    memcpy(&s->tensors[i], &tensor, sizeof(tensor));
+    s->manifest.data_bytes = tensor.offset_bytes + tensor.size_bytes;
+}
+
+static void destroy(void *state)
+{
+    struct state *s = state;
+    free(s->tensors);
+    free(s->names);
+    free(s);
+}
 
 static int init(const struct tiered_host *host, const void *config,
                 const struct tiered_place *place, void **ret_state,
@@ -91,23 +126,27 @@ static int init(const struct tiered_host *host, const void *config,
     }
     s->config = *(const struct config *)config;
     uint64_t n = (uint64_t)s->config.parameters + (s->config.behaviour == OTHER_SHAPE);
-    s->tensor = (struct tiered_tensor){.name = "w",
-                                       .dtype = TIERED_F32,
-                                       .rank = 1,
-                                       .shape = {n},
-                                       .n_elements = n,
-                                       .size_bytes = n * sizeof(float)};
-    s->manifest = (struct tiered_manifest){.size = sizeof(s->manifest),
-                                           .n_tensors = 1,
-                                           .tensors = &s->tensor,
-                                           .data_bytes = s->tensor.size_bytes};
+    uint64_t layers = (uint64_t)s->config.layers;
+    s->tensors = calloc(2 * layers, sizeof(*s->tensors));
+    s->names = calloc(2 * layers, sizeof(*s->names));
+    if (!s->tensors || !s->names) {
+        destroy(s);
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    s->manifest.size = sizeof(s->manifest);
+    s->manifest.tensors = s->tensors;
+    for (uint64_t i = 0; i < layers; i++) {
+        snprintf(s->names[s->manifest.n_tensors], sizeof(*s->names),
+                 layers > 1 ? "w%u" : "w", (unsigned)i);
+        add(s, TIERED_F32, TIERED_PARAMETER, n / layers + (i < n % layers));
+        if (layers > 1) {
+            snprintf(s->names[s->manifest.n_tensors], sizeof(*s->names), "steps%u",
+                     (unsigned)i);
+            add(s, TIERED_I64, TIERED_BUFFER, 1);
+        }
+    }
     *ret_state = s;
     return 0;
-}
-
-static void destroy(void *state)
-{
-    free(state);
 }
 
 static int load(void *state, const struct tiered_host *host, struct tiered_error *err)
@@ -133,7 +172,7 @@ static int initial(void *state, const struct tiered_host *host, void *out,
     (void)host;
     (void)err;
     const struct state *s = state;
-    memset(out, 0, s->tensor.size_bytes);
+    memset(out, 0, s->manifest.data_bytes);
     return 0;
 }
 
@@ -148,6 +187,19 @@ static int wait_for(const struct state *s, const struct tiered_host *host,
         usleep(10000);
     }
     return 0;
+}
+
+/* Weights move a little, counters by one. */
+static void step(struct tiered_rng *rng, const struct tiered_tensor *t, void *out)
+{
+    uint8_t *data = (uint8_t *)out + t->offset_bytes;
+    if (t->dtype == TIERED_I64) {
+        ++*(int64_t *)data;
+        return;
+    }
+    for (uint64_t i = 0; i < t->n_elements; i++) {
+        ((float *)data)[i] += (float)(tiered_rng_uniform(rng) - 0.5) * 0.01f;
+    }
 }
 
 static int train(void *state, const struct tiered_host *host, const void *model,
@@ -167,7 +219,7 @@ static int train(void *state, const struct tiered_host *host, const void *model,
     if (s->config.behaviour == CRASH) {
         abort();
     }
-    memcpy(out, model, s->tensor.size_bytes);
+    memcpy(out, model, s->manifest.data_bytes);
     if (s->config.behaviour == NOTHING) {
         return 0;
     }
@@ -177,11 +229,11 @@ static int train(void *state, const struct tiered_host *host, const void *model,
     if (s->config.behaviour == ECHO_MODEL) {
         return 0;
     }
-    for (uint64_t i = 0; i < s->tensor.n_elements; i++) {
-        w[i] += (float)(tiered_rng_uniform(&rng) - 0.5) * 0.01f;
+    for (uint32_t i = 0; i < s->manifest.n_tensors; i++) {
+        step(&rng, &s->tensors[i], out);
     }
     if (s->config.behaviour == NAN_VALUE || s->config.behaviour == INF_VALUE) {
-        w[17 % s->tensor.n_elements] =
+        w[17 % s->tensors[0].n_elements] =
             s->config.behaviour == NAN_VALUE ? NAN : INFINITY;
     }
     result->local_steps = 1;
@@ -197,10 +249,13 @@ static int evaluate(void *state, const struct tiered_host *host, const void *mod
     (void)host;
     (void)err;
     const struct state *s = state;
-    const float *w = model;
     double sum = 0;
-    for (uint64_t i = 0; i < s->tensor.n_elements; i++) {
-        sum += (double)w[i] * (double)w[i];
+    for (uint32_t k = 0; k < s->manifest.n_tensors; k++) {
+        const struct tiered_tensor *t = &s->tensors[k];
+        const float *w = (const float *)((const uint8_t *)model + t->offset_bytes);
+        for (uint64_t i = 0; i < t->n_elements && t->dtype == TIERED_F32; i++) {
+            sum += (double)w[i] * (double)w[i];
+        }
     }
     result->num_examples = (uint64_t)s->config.num_examples;
     result->metrics.n = 2;

@@ -101,7 +101,7 @@ static inline void kit_close(struct kit_codec *c)
 }
 
 struct kit_pass {
-    uint8_t header[4096];
+    uint8_t header[65536];
     size_t header_size, n_blocks;
     struct kit_block {
         uint8_t *data;

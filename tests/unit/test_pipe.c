@@ -509,11 +509,6 @@ static void test_wrong_pipes(void **state)
         err.text,
         "'secure-sum' is a group protocol: it sums the updates of a round, and "
         "is no filter of one");
-    const struct tiered_use dictionary = {zstd.loaded, "{\"dictionary\":true}"};
-    assert_int_equal(encode(&dictionary, 1, model, NULL, true, NULL, &wrong, &err), -1);
-    assert_int_equal(err.code, TIERED_ENOTSUP);
-    assert_string_equal(err.text,
-                        "option 'dictionary' of filter 'zstd' is not in this version");
     const struct tiered_use level = {zstd.loaded, "{\"level\":23}"};
     assert_int_equal(encode(&level, 1, model, NULL, true, NULL, &wrong, &err), -1);
     assert_int_equal(err.code, TIERED_EINVAL);

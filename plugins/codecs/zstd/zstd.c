@@ -2,15 +2,18 @@
 /*
  * The zstd filter: each block becomes one Zstandard frame that declares its size.
  *
+ * With a dictionary small blocks are made twice, with it and without, and the shorter
+ * frame goes; a frame says which it is. A pass only collects samples; end() makes of
+ * them what the next pass sends. See dictionary.h, samples.h and train.h.
+ *
  * The mutex guards the lists of idle contexts; zstd is never called with it held.
  * Contexts are made when threads first need them and used again for later blocks.
  */
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include <zstd.h>
-
-#include "tiered/filter.h"
+#include "train.h"
 
 struct config {
     int64_t level, window_log;
@@ -25,7 +28,8 @@ static const struct tiered_option options[] = {
                           "absent",
                           .unit = "bits"),
     TIERED_OPTION_BOOLEAN(struct config, dictionary, "false",
-                          "train a dictionary over the blocks; not in this version"),
+                          "for small blocks, trained on the sender's earlier rounds; "
+                          "sent where it pays"),
 };
 
 struct idle {
@@ -35,8 +39,12 @@ struct idle {
 
 struct state {
     int level, window_log; /* 0: by level */
+    bool trains;
     pthread_mutex_t lock;
     struct idle *compressors, *decompressors;
+    struct dictionary dictionary; /* that this pass sends */
+    struct samples samples;       /* … and those for the next one's */
+    struct dictionary received;   /* by inverse_begin */
 };
 
 static struct idle *take(struct state *s, struct idle **list)
@@ -104,18 +112,15 @@ static int filter_init(const struct tiered_host *host, const void *config,
     const struct config *c = config;
     (void)host;
     (void)manifest;
-    if (c->dictionary) {
-        return tiered_fail(err, TIERED_ENOTSUP,
-                           "option 'dictionary' of filter 'zstd' is not in this "
-                           "version");
-    }
     struct state *s = calloc(1, sizeof(*s));
     if (!s) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     s->level = (int)c->level;
     s->window_log = (int)c->window_log;
+    s->trains = c->dictionary;
     pthread_mutex_init(&s->lock, NULL);
+    samples_init(&s->samples);
     *ret_state = s;
     return 0;
 }
@@ -135,8 +140,41 @@ static void filter_destroy(void *state)
         ZSTD_freeDCtx(one->context);
         free(one);
     }
+    dictionary_finish(&s->dictionary);
+    dictionary_finish(&s->received);
+    samples_finish(&s->samples);
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+static int filter_begin(void *state, const struct tiered_host *host,
+                        struct tiered_error *err)
+{
+    (void)host;
+    (void)err;
+    samples_clear(&((struct state *)state)->samples);
+    return 0;
+}
+
+static int give_packed(const struct dictionary *d, void *out, size_t capacity,
+                       size_t *ret_size, struct tiered_error *err)
+{
+    if (d->packed_size > capacity) {
+        return tiered_fail(err, TIERED_ENOMEM, "%zu bytes do not fit into %zu",
+                           d->packed_size, capacity);
+    }
+    if (d->packed_size) {
+        memcpy(out, d->packed, d->packed_size);
+    }
+    *ret_size = d->packed_size;
+    return 0;
+}
+
+static int filter_header(void *state, void *out, size_t capacity, size_t *ret_size,
+                         struct tiered_error *err)
+{
+    const struct state *s = state;
+    return give_packed(&s->dictionary, out, capacity, ret_size, err);
 }
 
 static size_t filter_bound(void *state, size_t in_size)
@@ -145,23 +183,65 @@ static size_t filter_bound(void *state, size_t in_size)
     return ZSTD_compressBound(in_size);
 }
 
+/* Where the dictionary makes a shorter frame, that one. */
+static int try_dictionary(const struct state *s, ZSTD_CCtx *context, const void *in,
+                          size_t in_size, void *out, size_t *size,
+                          struct tiered_error *err)
+{
+    size_t capacity = ZSTD_compressBound(in_size);
+    uint8_t *other = malloc(capacity);
+    if (!other) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory");
+    }
+    size_t made = press(context, &s->dictionary, in, in_size, other, capacity);
+    if (!ZSTD_isError(made) && made < *size) {
+        memcpy(out, other, made);
+        *size = made;
+    }
+    free(other);
+    return 0;
+}
+
 static int filter_forward(void *state, const struct tiered_block *block, const void *in,
                           size_t in_size, void *out, size_t capacity, size_t *ret_size,
                           struct tiered_error *err)
 {
     struct state *s = state;
+    if (s->trains && samples_add(&s->samples, block->index, in, in_size, err) < 0) {
+        return -1;
+    }
     struct idle *one = take_compressor(s);
-    (void)block;
     if (!one) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory for a compressor");
     }
-    size_t made = ZSTD_compress2(one->context, out, capacity, in, in_size);
-    give(s, &s->compressors, one);
-    if (ZSTD_isError(made)) {
-        return tiered_fail(err, TIERED_ENOMEM, "%s", ZSTD_getErrorName(made));
+    size_t made = press(one->context, NULL, in, in_size, out, capacity);
+    int result = ZSTD_isError(made)
+                     ? tiered_fail(err, TIERED_ENOMEM, "%s", ZSTD_getErrorName(made))
+                     : 0;
+    if (result == 0 && !dictionary_is_none(&s->dictionary) && in_size <= SAMPLE_MOST) {
+        result = try_dictionary(s, one->context, in, in_size, out, &made, err);
     }
-    *ret_size = made;
-    return 0;
+    give(s, &s->compressors, one);
+    *ret_size = result == 0 ? made : *ret_size;
+    return result;
+}
+
+static int filter_end(void *state, struct tiered_error *err)
+{
+    struct state *s = state;
+    if (!s->trains) {
+        return 0;
+    }
+    struct idle *one = take_compressor(s);
+    if (!one) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory for a compressor");
+    }
+    samples_settle(&s->samples);
+    int result =
+        dictionary_choose(&s->dictionary, &s->samples, one->context, s->level, err);
+    give(s, &s->compressors, one);
+    samples_clear(&s->samples);
+    return result;
 }
 
 /* One frame and nothing else, and no more than the caller takes. */
@@ -193,6 +273,30 @@ static int check_frame(const void *in, size_t in_size, size_t capacity,
     return 0;
 }
 
+static int filter_inverse_begin(void *state, const void *header, size_t header_size,
+                                struct tiered_error *err)
+{
+    struct state *s = state;
+    dictionary_finish(&s->received);
+    return header_size ? dictionary_unpack(header, header_size, 0, &s->received, err)
+                       : 0;
+}
+
+/* A frame names the dictionary that it was made with, or none. */
+static int check_identity(const struct state *s, uint32_t id, struct tiered_error *err)
+{
+    if (id && dictionary_is_none(&s->received)) {
+        return tiered_fail(err, TIERED_ECORRUPT,
+                           "the frame needs a dictionary, and none came with it");
+    }
+    if (id && id != s->received.id) {
+        return tiered_fail(err, TIERED_ECORRUPT,
+                           "the frame needs dictionary %u; %u came with it", id,
+                           s->received.id);
+    }
+    return 0;
+}
+
 static int filter_inverse(void *state, const struct tiered_block *block, const void *in,
                           size_t in_size, void *out, size_t capacity, size_t *ret_size,
                           struct tiered_error *err)
@@ -203,11 +307,16 @@ static int filter_inverse(void *state, const struct tiered_block *block, const v
     if (check_frame(in, in_size, capacity, &declared, err) < 0) {
         return -1;
     }
+    uint32_t id = ZSTD_getDictID_fromFrame(in, in_size);
+    if (check_identity(s, id, err) < 0) {
+        return -1;
+    }
     struct idle *one = take_decompressor(s);
     if (!one) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory for a decompressor");
     }
-    size_t made = ZSTD_decompressDCtx(one->context, out, declared, in, in_size);
+    size_t made = ZSTD_decompress_usingDDict(one->context, out, declared, in, in_size,
+                                             id ? s->received.reader : NULL);
     give(s, &s->decompressors, one);
     if (ZSTD_isError(made) || made != declared) {
         return tiered_fail(err, TIERED_ECORRUPT, "the frame is damaged: %s",
@@ -218,13 +327,52 @@ static int filter_inverse(void *state, const struct tiered_block *block, const v
     return 0;
 }
 
+/* ---- saved state: the dictionary as it goes out next; nothing where there is none
+ * ----
+ */
+
+static int filter_save(void *state, void *out, size_t capacity, size_t *ret_size,
+                       struct tiered_error *err)
+{
+    const struct state *s = state;
+    if (capacity == 0) {
+        *ret_size = s->dictionary.packed_size;
+        return 0;
+    }
+    return give_packed(&s->dictionary, out, capacity, ret_size, err);
+}
+
+static int filter_load(void *state, uint32_t version, const void *in, size_t size,
+                       struct tiered_error *err)
+{
+    struct state *s = state;
+    struct dictionary loaded = {0};
+    if (version != DICTIONARY_VERSION) {
+        return tiered_fail(err, TIERED_ENOTSUP,
+                           "a dictionary of version %u; this is version %d", version,
+                           DICTIONARY_VERSION);
+    }
+    if (size && s->trains && /* otherwise it was switched off since: forget it */
+        dictionary_unpack(in, size, s->level, &loaded, err) < 0) {
+        return -1;
+    }
+    dictionary_finish(&s->dictionary);
+    s->dictionary = loaded;
+    return 0;
+}
+
 static const struct tiered_filter_ops ops = {
     .size = sizeof(ops),
     .init = filter_init,
     .destroy = filter_destroy,
+    .begin = filter_begin,
+    .header = filter_header,
     .bound = filter_bound,
     .forward = filter_forward,
+    .end = filter_end,
+    .inverse_begin = filter_inverse_begin,
     .inverse = filter_inverse,
+    .saved = {.version = DICTIONARY_VERSION, .save = filter_save, .load = filter_load},
 };
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "zstd", .version = "1.0",

@@ -30,7 +30,7 @@
 
 #include "plugin.h"
 
-#define TIERED_FILTER_HEADER_MAX (1u << 20)
+#define TIERED_FILTER_HEADER_MAX (64u << 10)
 
 /** What noise a filter adds. */
 struct tiered_noise {
