@@ -161,7 +161,9 @@ static int begin(struct inner_group *g, struct tiered_error *err)
                                              .host = &g->hosting.host,
                                              .n_members = g->n,
                                              .names = g->names,
-                                             .n_values = g->masked->n_values};
+                                             .n_values = g->masked->n_values,
+                                             .least =
+                                                 inner->node->as->child_group_least};
     return g->ops->aggregator_begin(g->state, &round, err);
 }
 

@@ -45,9 +45,11 @@ int inner_group_check(const struct inner_group *group,
 /** What a group's survivors come to. */
 struct inner_sum {
     struct tiered_model *mean; /* of their deltas, weighted; as a model's bytes */
-    uint64_t num_examples;
+    uint64_t weight, num_examples;
     double within; /* the share within a bound that follows norms, weighted likewise;
                       NAN: none does */
+    double step;   /* rounding moved a value of weight 1 by less than this; 0: the group
+                      does not say */
 };
 /** ret->mean is the caller's. */
 int inner_group_sum(struct inner_group *group, struct inner_update *const *updates,

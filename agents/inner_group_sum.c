@@ -88,10 +88,22 @@ static int open_sums(const struct summing *s, struct tiered_group_weight *ret,
                                          "examples");
 }
 
+static int step_of(const struct inner_group *g, double *ret, struct tiered_error *err)
+{
+    struct tiered_group_terms terms = {.size = sizeof(terms)};
+    if (TIERED_HAS(g->ops, terms) && g->ops->terms &&
+        g->ops->terms(g->config.data, g->n, &terms, err) < 0) {
+        return -1;
+    }
+    *ret = terms.step;
+    return 0;
+}
+
 int inner_group_sum(struct inner_group *g, struct inner_update *const *updates,
                     uint32_t n, struct inner_sum *ret, struct tiered_error *err)
 {
     struct tiered_group_weight sums;
+    double step = 0;
     TIERED_CLEANUP(tiered_model_unrefp) struct tiered_model *delta = NULL;
     struct summing s = {.group = g, .updates = updates, .n = n};
     if (!g->running || !g->frozen) {
@@ -101,7 +113,7 @@ int inner_group_sum(struct inner_group *g, struct inner_update *const *updates,
     }
     if (g->ops->aggregator_close(g->state, g->ops->pre_steps + g->ops->post_steps,
                                  err) < 0 ||
-        open_sums(&s, &sums, err) < 0 ||
+        open_sums(&s, &sums, err) < 0 || step_of(g, &step, err) < 0 ||
         !(delta = tiered_model_create_raw(g->masked->plain, err))) {
         return tiered_error_prefix(err, "%s: ", g->plugin->name);
     }
@@ -111,7 +123,9 @@ int inner_group_sum(struct inner_group *g, struct inner_update *const *updates,
         return -1;
     }
     *ret = (struct inner_sum){.mean = TIERED_STEAL(delta),
+                              .weight = sums.weight,
                               .num_examples = sums.num_examples,
-                              .within = g->masked->n_extras ? s.mean.extras[0] : NAN};
+                              .within = g->masked->n_extras ? s.mean.extras[0] : NAN,
+                              .step = step};
     return 0;
 }

@@ -236,6 +236,8 @@ static void aggregate_run(struct node_job *base)
         .tile_memory = TILE_BYTES,
         .pool = concurrent ? node->agent->workers : NULL,
         .path = job->path,
+        .group_weight = job->sum.weight,
+        .group_step = job->sum.step,
     };
     base->result =
         tiered_strategy_run(job->inner->strategy, &run, &job->result, &base->err);

@@ -136,8 +136,10 @@ static int enter(struct member *m, const struct tiered_path *path, uint32_t step
     }
     tiered_hosting_init(&m->hosting, m->node->hosting.run_seed, m->plugin->name,
                         m->node->as->tier, m->node->as->node, text);
-    const struct tiered_group_round round = {
-        .size = sizeof(round), .host = &m->hosting.host, .spent = is_spent(m, path)};
+    const struct tiered_group_round round = {.size = sizeof(round),
+                                             .host = &m->hosting.host,
+                                             .spent = is_spent(m, path),
+                                             .least = m->node->as->group_least};
     if (m->ops->member_begin(m->state, &round, err) < 0) {
         m->path = (struct tiered_path){0};
         return -1;

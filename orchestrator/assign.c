@@ -195,6 +195,15 @@ static int fill_addresses(const struct assign_context *context, uint32_t index,
     return set(&as->listen, address, err);
 }
 
+/* The ledger counts the noise of so many: members hold their parent to it, even where
+   fewer are asked than planned. */
+static uint32_t group_least(const struct tiered_plan *plan, uint32_t index)
+{
+    const struct tiered_ledger_line *line =
+        tiered_ledger_line_of(&plan->ledger, index, false);
+    return line ? line->group.members : 0;
+}
+
 static int fill_node(const struct assign_context *context, uint32_t index,
                      Tiered__V1__NodeAssignment *as, struct tiered_error *err)
 {
@@ -212,10 +221,11 @@ static int fill_node(const struct assign_context *context, uint32_t index,
         fill_addresses(context, index, as, err) < 0) {
         return -1;
     }
+    as->group_least = group_least(plan, index);
+    as->child_group_least = node->n_children ? group_least(plan, node->first_child) : 0;
     if (node->parent != TIERED_NO_NODE) {
-        const char *by = tiered_plan_option(
-            &plan->nodes[node->parent].settings->aggregate.items[0], "weighted_by");
-        as->uniform = by && strcmp(by, "uniform") == 0;
+        as->uniform = tiered_plan_counts_once(
+            &plan->nodes[node->parent].settings->aggregate.items[0]);
     }
     if (node->parent != TIERED_NO_NODE &&
         (make_uses(plan, index, &s->uplink, &as->n_uplink, &as->uplink, err) < 0 ||

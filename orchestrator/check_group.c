@@ -331,25 +331,54 @@ static int damaged_messages(struct check *check, struct tiered_error *err)
     return 0;
 }
 
-/* No group is that small: it works or says why not. */
-static int small_groups(struct check *check, struct tiered_error *err)
+/* What a plan is told of a group of n, and what its round then does: the same. */
+static int check_terms(struct check *check, uint32_t n, bool begun,
+                       struct tiered_error *err)
 {
+    const struct tiered_group_ops *ops = check->loaded.plugin.ops;
+    struct tiered_group_terms terms = {.size = sizeof(terms)};
+    struct tiered_error why = {0};
+    if (!TIERED_HAS(ops, terms) || !ops->terms) {
+        return 0;
+    }
+    check_step(check, "terms of a group of %u", n);
+    bool told = ops->terms(check->config.data, n, &terms, &why) == 0;
+    if (told != begun) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "terms %s a group of %u, and aggregator_begin %s it",
+                           told ? "takes" : "refuses", n, begun ? "takes" : "refuses");
+    }
+    if (!told) {
+        return check_refusal("terms", &why, err);
+    }
+    return terms.needed >= 1 && terms.needed <= n && terms.range > 0 && terms.step > 0
+               ? 0
+               : tiered_fail(err, TIERED_EINVAL,
+                             "the terms of a group of %u: needed %u, range %g, step %g",
+                             n, terms.needed, terms.range, terms.step);
+}
+
+/* Some are too small: they work or it is said why not, to a plan as to a round. */
+static int group_sizes(struct check *check, struct tiered_error *err)
+{
+    static const uint32_t sizes[] = {0, 1, 2, 3, 10, 1000};
     const struct tiered_group_ops *ops = check->loaded.plugin.ops;
     void *state;
     if (check_open(check, &state, err) < 0) {
         return -1;
     }
     int result = 0;
-    for (uint32_t n = 0; n <= 2 && result == 0; n++) {
+    for (size_t i = 0; i < TIERED_COUNT(sizes) && result == 0; i++) {
         const struct tiered_group_round round = {.size = sizeof(round),
                                                  .host = &check->hosting.host,
-                                                 .n_members = n,
+                                                 .n_members = sizes[i],
                                                  .n_values = 1};
         struct tiered_error why = {0};
-        check_step(check, "aggregator_begin of a group of %u", n);
-        result = ops->aggregator_begin(state, &round, &why) < 0
-                     ? check_refusal("aggregator_begin", &why, err)
-                     : 0;
+        check_step(check, "aggregator_begin of a group of %u", sizes[i]);
+        bool begun = ops->aggregator_begin(state, &round, &why) == 0;
+        result = !begun && check_refusal("aggregator_begin", &why, err) < 0
+                     ? -1
+                     : check_terms(check, sizes[i], begun, err);
     }
     check_close(check, state);
     return result;
@@ -359,7 +388,7 @@ static const struct check_case cases[] = {{"whole rounds", whole_rounds},
                                           {"dropouts", dropouts},
                                           {"masks differ", masked_apart},
                                           {"damaged messages", damaged_messages},
-                                          {"small groups", small_groups}};
+                                          {"sizes of groups", group_sizes}};
 
 const struct check_kind check_group = {
     .open = group_open,

@@ -77,7 +77,7 @@ int privacy_take(struct privacy *privacy, json_t *event, struct record *record,
     const struct record_privacy row = {
         .node = privacy->plan->nodes[node].name,
         .tier = tier_name(privacy->plan, line->tier),
-        .noise = central ? "central" : "local",
+        .noise = tiered_ledger_kind(line),
         .steps = (long long)steps,
         .epsilon = tiered_ledger_epsilon(line, steps),
         .delta = line->delta,
@@ -108,22 +108,31 @@ int privacy_restore(struct privacy *privacy, struct record *record, const char *
 
 /* ---- telling ---- */
 
-static const char *note_of(const struct tiered_ledger_line *line)
+static json_t *note_of(const struct tiered_ledger_line *line)
 {
-    return !line->bounded   ? "no clip bounds an update"
-           : line->insecure ? "insecure_seed: it protects nobody"
-           : line->unproven ? "counted with q = 1, for the sampling is not Poisson"
-                            : "";
+    const struct tiered_distributed *group = &line->group;
+    if (line->bounded && !line->insecure && group->members) {
+        return json_sprintf("of %u members at least, %g each", group->members,
+                            line->share);
+    }
+    if (line->bounded && !line->insecure && group->why[0]) {
+        return json_sprintf("as if the group hid no update: %s", group->why);
+    }
+    return json_string(!line->bounded   ? "no clip bounds an update"
+                       : line->insecure ? "insecure_seed: it protects nobody"
+                       : line->unproven
+                           ? "counted with q = 1, for the sampling is not Poisson"
+                           : "");
 }
 
 static json_t *line_json(const struct tiered_plan *plan,
                          const struct tiered_ledger_line *line, uint64_t steps)
 {
-    return json_pack(
-        "{s:s, s:s, s:I, s:o, s:f, s:f, s:f, s:s}", "tier", tier_name(plan, line->tier),
-        "noise", line->central ? "central" : "local", "steps", (json_int_t)steps,
-        "epsilon", epsilon_json(line, steps), "delta", line->delta, "noise_multiplier",
-        line->noise_multiplier, "q", line->q, "note", note_of(line));
+    return json_pack("{s:s, s:s, s:I, s:o, s:f, s:f, s:f, s:o}", "tier",
+                     tier_name(plan, line->tier), "noise", tiered_ledger_kind(line),
+                     "steps", (json_int_t)steps, "epsilon", epsilon_json(line, steps),
+                     "delta", line->delta, "noise_multiplier", line->noise_multiplier,
+                     "q", line->q, "note", note_of(line));
 }
 
 /* The most steps of a line's nodes. */

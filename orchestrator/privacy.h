@@ -4,8 +4,8 @@
  * Figures only grow, and a node that tells one again changes nothing: `noise_released`
  * has a node's contributions so far, a committed round of central noise its rounds.
  *
- * As JSON a ledger is a list of objects: tier, noise ("local", "central"), steps of the
- * busiest node, epsilon (null: none), delta, noise_multiplier, q, and `note`, "" or
+ * As JSON a ledger is a list of objects: tier, noise (tiered_ledger_kind()), steps of
+ * the busiest node, epsilon (null: none), delta, noise_multiplier, q, and `note`, "" or
  * what has to be said of it.
  *
  * Threads: one owner.

@@ -58,7 +58,7 @@ static void add_name(struct schema *s, struct alternatives *a, const char *name,
                      const char *help, const struct rows *rows)
 {
     if (!any_required(rows)) {
-        schema_add(s, a->names, json_string(name));
+        schema_add(s, a->names, schema_yaml(name)); /* 32 is no string */
         schema_add(s, a->helps, json_string(help));
     }
 }
@@ -181,10 +181,8 @@ json_t *schema_yaml(const char *text)
 /* Defaults stand in rows as a user would write them. */
 static json_t *default_json(const struct tiered_option *row)
 {
-    bool structured = *row->fallback == '[' || *row->fallback == '{';
     bool text = row->type == TIERED_STRING || row->type == TIERED_DURATION ||
-                row->type == TIERED_BYTES ||
-                (row->type == TIERED_CHOICE && !structured);
+                row->type == TIERED_BYTES;
     return text ? json_string(row->fallback) : schema_yaml(row->fallback);
 }
 

@@ -34,6 +34,7 @@ struct strategy_noise {
     double norm, expected;
     double multiplier; /* as its options say */
     double deviation;  /* of the open pass, on the delta */
+    bool told;         /* of a group's rounding, which makes it larger */
 };
 
 /* The bound of the children's adaptive clip. */
@@ -204,6 +205,12 @@ int tiered_strategy_noise_create(struct tiered_strategy *strategy,
                                  struct tiered_error *err);
 void tiered_strategy_noise_destroy(struct tiered_strategy *strategy);
 /** After weigh: the coefficients that its sensitivity needs, and the pass begins. */
+/** How far one of a group's updates, of norm `norm`, moves the sum that the run's row
+    stands for. */
+double tiered_strategy_group_norm(const struct tiered_strategy_run *run, double norm,
+                                  double expected);
+/** The same for the open run, and a warning, once, where it is much. */
+double tiered_strategy_group_bound(struct strategy_work *work, double norm);
 int tiered_strategy_noise_begin(struct strategy_work *work, struct tiered_error *err);
 int tiered_strategy_noise_add(struct strategy_work *work,
                               const struct tiered_block *block, uint64_t at, size_t n,

@@ -110,6 +110,11 @@ static int check_run(const struct strategy_work *work, struct tiered_error *err)
                            "model before the round",
                            name);
     }
+    if (work->run->group_weight && work->strategy->follow.ops) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "'%s' on a group's mean needs a bound that stands still",
+                           name);
+    }
     return check_weights(work, err);
 }
 
@@ -124,14 +129,18 @@ int tiered_strategy_noise_begin(struct strategy_work *work, struct tiered_error 
     if (check_run(work, err) != 0 || open_state(s, work->run->layout, err) != 0) {
         return -1;
     }
+    double each = work->run->group_weight ? (double)work->run->group_weight : 1;
     for (size_t i = 0; i < work->run->n_rows; i++) {
-        work->rule.w[i] = work->rule.w[i] != 0 ? 1 / noise->expected : 0;
+        work->rule.w[i] = work->rule.w[i] != 0 ? each / noise->expected : 0;
     }
     work->rule.rest = 0; /* of the base: rows are deltas */
     tiered_hosting_init(&hosting, s->hosting->run_seed,
                         noise->stage.loaded->plugin.name, s->hosting->tier,
                         s->hosting->node, work->run->path);
     double norm = s->follow.ops ? s->follow.norm : noise->norm > 0 ? noise->norm : 1;
+    if (work->run->group_weight) {
+        norm = tiered_strategy_group_bound(work, norm);
+    }
     double unit = norm / noise->expected * tiered_strategy_noise_raise(s);
     noise->deviation = noise->multiplier * unit;
     return noise->ops->sensitivity(noise->stage.state, unit, err) != 0 ||

@@ -107,6 +107,11 @@ struct tiered_strategy_run {
     struct tiered_pool *pool;
     bool unsealed;    /* leave the model's digest, which nobody will ask for */
     const char *path; /* of the round, which seeds depend on; NULL: none */
+    /* Not 0: the one row is the mean of a group, this is the sum of its weights, each 1
+       where there is noise, and a value was moved by less than group_step before it was
+       summed. Noise goes by the sum then, as over rows. */
+    uint64_t group_weight;
+    double group_step;
 };
 /** *ret_model is new, and sealed unless asked not to be. TIERED_ERANGE: no result
    (weigh refused, a row that is read holds NaN or infinity, or the new model or state

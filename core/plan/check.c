@@ -76,8 +76,8 @@ static void check_group_rule(struct planner *p, const struct variant *parent,
     }
 }
 
-/* Noise on a sum is measured by what bounds single updates: rounded for the ring, they
-   may be larger, and a group that is too small shows that it is. */
+/* Noise on a sum is measured by what bounds single updates, and rounded for the ring
+   they may be larger: by how much only the group can say. */
 static void check_group_noise(struct planner *p, const struct variant *parent,
                               const struct variant *child,
                               const struct tiered_plugin *group)
@@ -85,11 +85,12 @@ static void check_group_noise(struct planner *p, const struct variant *parent,
     const struct tiered_plugin_list *chain = &parent->settings.aggregate;
     const struct tiered_plugin_ref *last =
         chain->n ? &chain->items[chain->n - 1] : NULL;
-    if (last && last->loaded && tiered_privacy_is_noise(&last->loaded->plugin)) {
+    if (last && last->loaded && tiered_privacy_is_noise(&last->loaded->plugin) &&
+        !tiered_group_tells(group)) {
         tiered_diag_error(
             p->diag, last->mark,
             "%s: '%s' has no epsilon over '%s' in the uplink of %s, which "
-            "rounds updates behind their clip; put '%s' into that uplink, "
+            "does not say how far it rounds updates; put '%s' into that uplink, "
             "before '%s'",
             parent->label, last->loaded->plugin.name, group->name, child->label,
             last->loaded->plugin.name, group->name);
@@ -130,40 +131,42 @@ static void check_group(struct planner *p, const struct variant *parent,
 
 /* A round that closes with fewer than the group needs to open its sum. */
 static void check_group_quorum(struct planner *p, struct variant *v,
-                               uint32_t n_children, const struct tiered_plugin_ref *ref)
+                               uint32_t n_children, const char *group, uint32_t needed)
 {
-    const char *text = tiered_plan_option(ref, "threshold");
     uint32_t sampled = tiered_rounds_sampled(&v->settings.rounds, n_children);
     uint32_t enough = tiered_rounds_needed(&v->settings.rounds, n_children);
-    double share = text ? strtod(text, NULL) * sampled : 0;
-    if (enough < share - 1e-3) {
-        tiered_diag_warn(
-            p->diag, v->given.marks[TIER_QUORUM],
-            "%s: a round that closes at its quorum of %u fails: '%s' with a "
-            "threshold of %.20s needs %u of %u members",
-            v->label, enough, ref->loaded->plugin.name, text, (uint32_t)(share + 0.999),
-            sampled);
+    if (enough < needed) {
+        tiered_diag_warn(p->diag, v->given.marks[TIER_QUORUM],
+                         "%s: a round that closes at its quorum of %u fails: '%s' "
+                         "needs %u of %u members",
+                         v->label, enough, group, needed, sampled);
     }
 }
 
-/* Fewer members than the group asks for would fail every round. */
+/* Fewer members than the group asks for, or more than its numbers have room for, would
+   fail every round. Numbers alone decide: options as written will do. */
 static void check_group_size(struct planner *p, struct variant *v,
                              const struct tiered_node *node,
                              const struct variant *child)
 {
     const struct tiered_plugin_ref *ref = group_of(child);
-    const char *text = ref ? tiered_plan_option(ref, "min_group") : NULL;
     uint32_t sampled = tiered_rounds_sampled(&v->settings.rounds, node->n_children);
-    if (text && sampled < strtoul(text, NULL, 10)) {
-        tiered_diag_error(
-            p->diag, ref->mark,
-            "%s: '%s' has min_group %.20s, and a round of '%s' asks %u of "
-            "its %u children; lower min_group or give it more children",
-            child->label, ref->loaded->plugin.name, text, node->name, sampled,
-            node->n_children);
+    struct tiered_group_terms terms;
+    struct tiered_error err = {0};
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes json = {0};
+    if (!ref || (ref->options && tiered_value_json(ref->options, &json, NULL) < 0)) {
+        return;
+    }
+    const struct tiered_plugin *group = &ref->loaded->plugin;
+    if (tiered_group_terms(group, (const char *)json.data, sampled, &terms, &err) < 0) {
+        tiered_diag_error(p->diag, ref->mark,
+                          "%s: '%s' cannot serve '%s', whose rounds ask %u of its %u "
+                          "children: %s",
+                          child->label, group->name, node->name, sampled,
+                          node->n_children, err.text);
         v->reported = true;
-    } else if (ref) {
-        check_group_quorum(p, v, node->n_children, ref);
+    } else {
+        check_group_quorum(p, v, node->n_children, group->name, terms.needed);
     }
 }
 

@@ -64,6 +64,9 @@ char *tiered_plan_options(const struct tiered_plan *plan, uint32_t node,
 /** An option of a plugin as the user wrote it, or its default; NULL for neither. What
    it points to is the topology's or the plugin's. */
 const char *tiered_plan_option(const struct tiered_plugin_ref *ref, const char *name);
+/** Does this aggregator count every update of a round once, whatever it says of itself
+    (weighted_by: uniform)? */
+bool tiered_plan_counts_once(const struct tiered_plugin_ref *aggregator);
 /** TIERED_NO_NODE when there is none. */
 uint32_t tiered_plan_find(const struct tiered_plan *plan, const char *name);
 

@@ -15,7 +15,7 @@ struct stage {
                                     follows the updates' */
     bool noise, insecure;
     double multiplier;
-    bool privacy, lossy, refers;
+    bool privacy, lossy, refers, changes_only;
 };
 
 static bool refers(const struct tiered_plugin *plugin)
@@ -61,6 +61,7 @@ static void read_stages(const struct tiered_plugin_list *list,
             .privacy = plugin->traits & TIERED_PRIVACY,
             .lossy = plugin->traits & TIERED_LOSSY,
             .refers = refers(plugin),
+            .changes_only = plugin->traits & TIERED_CHANGES_ONLY,
         };
         read_options(ref, stage);
     }
@@ -103,6 +104,11 @@ static bool is_codec(const struct stage *stage)
 static bool is_lossy_codec(const struct stage *stage)
 {
     return !stage->privacy && stage->lossy;
+}
+
+static bool is_reference(const struct stage *stage)
+{
+    return stage->refers;
 }
 
 static void check_local_noise(struct planner *p, const char *label,
@@ -206,6 +212,15 @@ static void check_downlink(struct planner *p, const struct variant *v)
                              "%s: '%s' never finds a model to refer to: behind '%s' a "
                              "child's model is not its parent's; leave one of them out",
                              v->label, stages[i].name, lossy->name);
+        } else if (stages[i].changes_only && !before(stages, i, is_reference)) {
+            /* Behind one that refers it gets a change; where that never finds a model,
+               the warning above says so. */
+            tiered_diag_warn(
+                p->diag, stages[i].mark,
+                "%s: '%s' is made for changes, and a downlink carries whole "
+                "models: its children would start from a coarse rest of "
+                "one; leave it to uplink, fp16 and int8 work here",
+                v->label, stages[i].name);
         }
     }
 }
@@ -227,7 +242,6 @@ static void check_rule(struct planner *p, const struct variant *parent,
     if (!rule->loaded) {
         return;
     }
-    const struct tiered_value *weights = tiered_value_get(rule->options, "weighted_by");
     const char *name = rule->loaded->plugin.name;
     if (!(rule->loaded->plugin.traits & TIERED_COMPOSES_EXACTLY)) {
         tiered_diag_error(p->diag, rule->mark,
@@ -235,8 +249,7 @@ static void check_rule(struct planner *p, const struct variant *parent,
                           "so '%s' has nothing to measure its noise by; {fedavg: "
                           "{weighted_by: uniform}} works",
                           parent->label, name, noise->name);
-    } else if (!weights || weights->kind != TIERED_SCALAR ||
-               strcmp(weights->text, "uniform") != 0) {
+    } else if (!tiered_plan_counts_once(rule)) {
         tiered_diag_error(p->diag, rule->mark,
                           "%s: '%s' needs '%s' with weighted_by: uniform, for one "
                           "update must not move the mean by more than the others",
@@ -248,6 +261,11 @@ static void check_rule(struct planner *p, const struct variant *parent,
             "bounds, and '%s' relies on one; reject or exclude would work",
             parent->label, noise->name);
     }
+}
+
+static bool is_group(const struct tiered_plugin_ref *ref)
+{
+    return ref->loaded && ref->loaded->plugin.kind == TIERED_GROUP;
 }
 
 static void check_bound(struct planner *p, const struct variant *parent,
@@ -263,6 +281,14 @@ static void check_bound(struct planner *p, const struct variant *parent,
                          "%s: '%s' without a clip in the uplink of %s has no epsilon, "
                          "for nothing bounds an update; put {clip: {norm: 1.0}} there",
                          parent->label, noise->name, child->label);
+    } else if (bound->follows && child->settings.uplink.n > 0 &&
+               is_group(&child->settings.uplink.items[child->settings.uplink.n - 1])) {
+        /* the bits have noise of their own, which knows of no ring */
+        tiered_diag_error(p->diag, noise->mark,
+                          "%s: '%s' has no epsilon over an adaptive '%s' in the uplink "
+                          "of %s, which sums under masks; give '%s' a norm",
+                          parent->label, noise->name, bound->name, child->label,
+                          bound->name);
     } else if (bound->follows && parent->settings.rounds.keep_late) {
         tiered_diag_error(
             p->diag, parent->given.marks[TIER_LATE],
@@ -334,6 +360,36 @@ void planner_check_noise_size(struct planner *p, struct variant *v,
     }
 }
 
+static const struct tiered_plugin_ref *noise_of(const struct tiered_plugin_list *list)
+{
+    const struct tiered_plugin_ref *found = NULL;
+    for (size_t i = 0; i < list->n; i++) {
+        if (tiered_privacy_is_noise(&list->items[i].loaded->plugin)) {
+            found = &list->items[i];
+        }
+    }
+    return found;
+}
+
+/* Noise in front of a group that counts as if there were none. */
+static void warn_alone(struct planner *p, const struct tiered_ledger *ledger)
+{
+    const struct variant *last = NULL;
+    for (size_t i = 0; i < ledger->n; i++) {
+        const struct tiered_ledger_line *line = &ledger->lines[i];
+        const struct variant *v = variant_of(&p->w->nodes[line->node]);
+        const struct tiered_plugin_list *uplink = &v->settings.uplink;
+        if (line->group.why[0] && v != last) {
+            const struct tiered_plugin_ref *noise = noise_of(uplink);
+            tiered_diag_warn(
+                p->diag, noise->mark, "%s: '%s' counts as if '%s' hid no update: %s",
+                v->label, noise->loaded->plugin.name,
+                uplink->items[uplink->n - 1].loaded->plugin.name, line->group.why);
+            last = v;
+        }
+    }
+}
+
 int planner_count_privacy(struct planner *p)
 {
     struct tiered_plan *plan = &p->w->plan;
@@ -343,6 +399,7 @@ int planner_count_privacy(struct planner *p)
     if (tiered_ledger_make(plan, &p->w->arena, &plan->ledger, &err) < 0) {
         return tiered_diag_error(p->diag, p->w->tiers[0].mark, "privacy: %s", err.text);
     }
+    warn_alone(p, &plan->ledger);
     for (size_t i = 0; i < plan->ledger.n; i++) {
         any = any || plan->ledger.lines[i].bounded;
     }

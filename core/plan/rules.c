@@ -25,6 +25,12 @@ const char *tiered_plan_option(const struct tiered_plugin_ref *ref, const char *
     return NULL;
 }
 
+bool tiered_plan_counts_once(const struct tiered_plugin_ref *aggregator)
+{
+    const char *by = tiered_plan_option(aggregator, "weighted_by");
+    return by && strcmp(by, "uniform") == 0;
+}
+
 /* NAN where it is not given. */
 static double option_of(const struct tiered_plugin_ref *ref, const char *name)
 {

@@ -59,6 +59,7 @@ const char *tiered_trait_name(uint32_t bit)
         {TIERED_SCALES, "scales"},
         {TIERED_REPLICATES, "replicates"},
         {TIERED_NEEDS_VALUES, "needs_values"},
+        {TIERED_CHANGES_ONLY, "changes_only"},
     };
     for (size_t i = 0; i < TIERED_COUNT(traits); i++) {
         if (traits[i].bit == bit) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Privacy filters' own words. A plugin of before these members has none. */
+/* Privacy filters' and groups' own words. A plugin of before these members has none. */
 #include "core/privacy/filters.h"
 
 #include "core/options/options.h"
@@ -68,4 +68,29 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
     tiered_privacy_noise(plugin, config.data, &ret->noise);
     tiered_config_finish(&config);
     return 0;
+}
+
+bool tiered_group_tells(const struct tiered_plugin *plugin)
+{
+    const struct tiered_group_ops *ops = plugin->ops;
+    return plugin->kind == TIERED_GROUP && TIERED_HAS(ops, terms) && ops->terms;
+}
+
+int tiered_group_terms(const struct tiered_plugin *plugin, const char *options_json,
+                       uint32_t n_members, struct tiered_group_terms *ret,
+                       struct tiered_error *err)
+{
+    const struct tiered_group_ops *ops = plugin->ops;
+    struct tiered_config config = {0};
+    *ret = (struct tiered_group_terms){.size = sizeof(*ret)};
+    if (!tiered_group_tells(plugin)) {
+        return 0;
+    }
+    if (tiered_config_from_json(plugin, options_json ? options_json : "{}", &config,
+                                err) < 0) {
+        return -1;
+    }
+    int result = ops->terms(config.data, n_members, ret, err);
+    tiered_config_finish(&config);
+    return result;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What privacy filters say of themselves from their options alone: the norm that they
- * bound, whether it follows the updates', the noise that they add. Pure functions of
- * what is given; any thread.
+ * What privacy filters and groups say of themselves from their options alone: the norm
+ * that they bound, whether it follows the updates', the noise that they add, the group
+ * that can be. Pure functions of what is given; any thread.
  */
 #ifndef TIERED_CORE_PRIVACY_FILTERS_H
 #define TIERED_CORE_PRIVACY_FILTERS_H
 
 #include "core/base/base.h"
 #include "tiered/filter.h"
+#include "tiered/group.h"
 
 /** Can this plugin bound a norm, or add noise, whatever its options? */
 bool tiered_privacy_bounds(const struct tiered_plugin *plugin);
@@ -34,5 +35,12 @@ struct tiered_privacy {
 /** From options as JSON. */
 int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
                       struct tiered_privacy *ret, struct tiered_error *err);
+
+/** Does this group tell its terms? */
+bool tiered_group_tells(const struct tiered_plugin *plugin);
+/** A group's terms from options as JSON. One that does not tell has needed 0. */
+int tiered_group_terms(const struct tiered_plugin *plugin, const char *options_json,
+                       uint32_t n_members, struct tiered_group_terms *ret,
+                       struct tiered_error *err);
 
 #endif

@@ -54,7 +54,9 @@ static bool same(const struct tiered_ledger_line *a, const struct tiered_ledger_
     return a->tier == b->tier && a->central == b->central && a->bounded == b->bounded &&
            a->insecure == b->insecure && a->unproven == b->unproven &&
            a->noise_multiplier == b->noise_multiplier && a->delta == b->delta &&
-           a->q == b->q && a->per_round == b->per_round;
+           a->q == b->q && a->per_round == b->per_round && a->share == b->share &&
+           a->group.members == b->group.members &&
+           strcmp(a->group.why, b->group.why) == 0;
 }
 
 static int add(const struct making *m, struct tiered_ledger_line line, uint32_t *ret)
@@ -80,18 +82,24 @@ static int add_local(const struct making *m, uint32_t i)
 {
     const struct tiered_node *node = &m->plan->nodes[i];
     struct tiered_noise noise;
+    struct tiered_distributed group = {0};
     double norm, bound = 0;
-    if (read_pipe(m, i, &node->settings->uplink, &norm, &noise, &bound) < 0) {
+    if (read_pipe(m, i, &node->settings->uplink, &norm, &noise, &bound) < 0 ||
+        (bound > 0 &&
+         tiered_distributed_of(m->plan, i, &noise, bound, &group, m->err) < 0)) {
         return -1;
     }
     const struct tiered_ledger_line line = {
         .tier = node->tier,
         .bounded = bound > 0,
         .insecure = noise.insecure,
-        .noise_multiplier = noise.noise_multiplier,
+        .noise_multiplier = noise.noise_multiplier * sqrt(fmax(group.members, 1)),
         .delta = noise.delta,
         .q = 1,
+        .share = noise.noise_multiplier,
+        .group = group,
         .per_round = m->rounds[node->parent],
+        .node = i,
     };
     return noise.size ? add(m, line, &m->ledger->local[i]) : 0;
 }
@@ -121,6 +129,7 @@ static int add_central(const struct making *m, uint32_t i)
         .delta = noise.delta,
         .q = poisson ? rounds->sample : 1,
         .per_round = m->rounds[i],
+        .node = i,
     };
     return add(m, line, &m->ledger->central[i]);
 }
@@ -132,10 +141,13 @@ static bool alike(const struct making *m, uint32_t a, uint32_t b, bool central)
     if (a == UINT32_MAX || nodes[a].settings != nodes[b].settings) {
         return false;
     }
+    uint32_t p = nodes[a].parent, q = nodes[b].parent;
     return central ? m->rounds[a] == m->rounds[b] &&
                          nodes[nodes[a].first_child].settings ==
                              nodes[nodes[b].first_child].settings
-                   : m->rounds[nodes[a].parent] == m->rounds[nodes[b].parent];
+                   : p == q || (m->rounds[p] == m->rounds[q] &&
+                                nodes[p].settings == nodes[q].settings &&
+                                nodes[p].n_children == nodes[q].n_children);
 }
 
 static int take_local(struct making *m, uint32_t i)
@@ -227,6 +239,11 @@ int tiered_ledger_make(const struct tiered_plan *plan, struct tiered_arena *aren
     }
     *ret = ledger;
     return 0;
+}
+
+const char *tiered_ledger_kind(const struct tiered_ledger_line *line)
+{
+    return line->central ? "central" : line->group.members ? "distributed" : "local";
 }
 
 const struct tiered_ledger_line *

@@ -95,6 +95,7 @@ GOOD = [
     trainer("partition: iid, lr: .5"),
     edge("trainer: {mlp: {data: d, hidden: [64, 32]}}, uplink: zstd, downlink: "),
     edge("trainer: {softmax: {data: d}}, uplink: [{zstd: {level: 22}}, zstd], transport: unix"),
+    edge("trainer: {softmax: {data: d}}, uplink: [{secure-sum: {bits: 64}}]"),
     "defaults: {trainer: {softmax: {data: d}}, uplink: [zstd]}\n" + TOP + CLOUD
     + "  - {name: edge, fan_out: 3}\n",
     tree("{hq: [press-1, press-2]}"),
@@ -190,6 +191,7 @@ BAD = [
     edge("trainer: {mlp: {data: d, hidden: [0]}}"),
     edge("trainer: {softmax: {data: d}}, uplink: [fedavg]"),
     edge("trainer: {softmax: {data: d}}, uplink: [{zstd: {level: 23}}]"),
+    edge("trainer: {softmax: {data: d}}, uplink: [{secure-sum: {bits: 48}}]"),
     edge("trainer: {softmax: {data: d}}, transport: pigeon"),
     tree("{hq: [press-1], hq2: [press-2]}"),
     tree("{hq: [Press]}"),

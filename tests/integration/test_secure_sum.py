@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """secure-sum in real runs: the same model as fedavg's, members and aggregators that die,
 groups that are too small."""
+import json
 import os
 import re
 import signal
+import sqlite3
 import struct
 import subprocess
 import threading
 import time
+import urllib.request
 
 from up import BIN, TEST_PLUGINS, living_pid, main, read_safetensors, up
 
 TOPOLOGY = """
 tiered: 1
 name: secure
-run: {rounds: %(rounds)d, seed: 11, evaluate: {every: 1}}
+run: {rounds: %(rounds)d, seed: 11, evaluate: {every: 1}%(run)s}
 tiers:
   - name: cloud
     aggregate: [%(aggregate)s]
@@ -29,7 +32,7 @@ nodes: {leaf-2: {trainer: {test-trainer: {parameters: 30001, delay_ms: %(delay)d
 
 def topology(place, **more):
     keys = {"rounds": 3, "aggregate": "fedavg", "quorum": "100%", "delay": 0,
-            "uplink": "secure-sum", "nodes": "", "more": ""}
+            "uplink": "secure-sum", "nodes": "", "more": "", "run": ""}
     keys.update(more)
     return place.topology(TOPOLOGY % keys)
 
@@ -114,6 +117,123 @@ def noise_before_it_is_counted(place):
         assert e["filters_up"] == [{"name": "clip", "bytes": raw},
                                    {"name": "gaussian", "bytes": raw},
                                    {"name": "secure-sum", "bytes": raw + 6 * 16}], e
+
+
+def tiered(place, *arguments):
+    out = subprocess.run([os.path.join(BIN, "tiered"), *arguments], capture_output=True, text=True,
+                         env=dict(os.environ, TIERED_PLUGINS=place.plugins))
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+ONCE = "{fedavg: {weighted_by: uniform}}"
+SHARES = ("{clip: {norm: 1.0}}, {gaussian: {noise_multiplier: %g}}, "
+          "{secure-sum: {clip_range: 12, max_weight: 1}}")
+
+
+def spent_rows(run):
+    db = sqlite3.connect(os.path.join(run.events[0]["dir"], "run.db"))
+    rows = db.execute("SELECT node, noise, steps, noise_multiplier FROM privacy").fetchall()
+    db.close()
+    return {node: (noise, steps, multiplier) for node, noise, steps, multiplier in rows}
+
+
+def noise_of_all_is_counted(place):
+    """Four of six must last, so a sum has twice the noise of one: 1.0 of 0.5 each."""
+    path = topology(place, rounds=30, aggregate=ONCE, uplink=SHARES % 0.5,
+                    run=", stop_when: {epsilon: 15}")
+    promised = json.loads(tiered(place, "plan", "--json", path))
+    rounds = promised["rounds_within_budget"]
+    assert 1 < rounds < 30, promised
+    metrics = []
+
+    def on_event(process, event):
+        if event["event"] == "run_started":
+            metrics.append(event["http"] + "metrics")
+        if event["event"] == "round_committed" and event["round"] == 2:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(metrics[0], timeout=10) as page:
+                metrics.append(page.read().decode())
+
+    run = up(place, path, on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert run.end["rounds"] == rounds and run.end["stopped_by"] == "epsilon", run.end
+    line, = run.end["privacy"]
+    assert (line["tier"], line["noise"], line["steps"]) == ("leaf", "distributed", rounds), line
+    assert line["noise_multiplier"] == 1.0 and line["q"] == 1 and line["epsilon"] <= 15, line
+    assert line["note"] == "of 4 members at least, 0.5 each", line
+    assert run.end["privacy"] == promised["privacy"]
+    # the same as noise of 1.0 that stands by itself
+    for more in (0, 1):
+        alone = json.loads(tiered(place, "plan", "--json", topology(
+            place, rounds=rounds + more, uplink="{clip: {norm: 1.0}}, {gaussian: "
+                                                "{noise_multiplier: 1.0}}")))["privacy"][0]
+        assert alone["noise"] == "local"
+        assert (alone["epsilon"] > 15) == bool(more), alone
+        assert more or alone["epsilon"] == line["epsilon"], (alone, line)
+    assert re.search(r'^tiered_privacy_epsilon\{tier="leaf",noise="distributed",line="0"\} [1-9]',
+                     metrics[1], re.M), metrics
+    assert spent_rows(run) == {"leaf-%d" % i: ("distributed", rounds, 1.0) for i in range(6)}
+    status = json.loads(tiered(place, "status", "--json", "--runs", place.runs))["privacy"]
+    assert status == [dict(line, note="")], status
+    text = tiered(place, "plan", path)
+    assert re.search(r"privacy: leaf, distributed noise: epsilon [0-9.]+ at delta 1e-05 after %d "
+                     r"contributions of a node; noise multiplier 1 \(of 4 members at least, 0.5 "
+                     r"each\)" % rounds, text), text
+
+
+def a_parent_adds_noise_to_the_sum(place):
+    """The same noise as on the mean of single updates, but for what the ring rounds."""
+    noise = ONCE + ", {gaussian: {noise_multiplier: %s, insecure_seed: 4}}"
+    clip = "{clip: {norm: 1.0}}"
+    fine = clip + ", {secure-sum: {max_weight: 1}}"
+    plain = up(place, topology(place, aggregate=noise % 0.001, uplink=clip))
+    run = up(place, topology(place, aggregate=noise % 0.001, uplink=fine))
+    assert run.code == 0, run.stderr
+    assert distance(run, plain) < 1e-5, distance(run, plain)
+    spent, = run.end["privacy"]
+    assert spent == plain.end["privacy"][0], (spent, plain.end)
+    assert (spent["tier"], spent["noise"], spent["steps"]) == ("cloud", "central", 3), spent
+    assert spent_rows(run) == {"cloud-0": ("central", 3, 0.001)}
+    # with noise of 100 the rounding is seen: sqrt(30001) steps of 2^-10 make 1.17 of a norm of 1
+    for coarse, low, high in (("max_weight: 30000", 1.16, 1.18), ("max_weight: 1", 0.99, 1.01)):
+        a = up(place, topology(place, rounds=1, aggregate=noise % 100, uplink=clip))
+        b = up(place, topology(place, rounds=1, aggregate=noise % 100,
+                               uplink=clip + ", {secure-sum: {%s}}" % coarse))
+        ratio = (sum(x * x for x in floats(b)) / sum(x * x for x in floats(a))) ** 0.5
+        assert low < ratio < high, ratio
+        told = "makes the noise 1.17 times as large" in b.logs()
+        assert told == (high > 1.1), b.logs()
+
+
+def noise_that_does_not_add_up_is_counted_alone(place):
+    path = topology(place, rounds=2, uplink=SHARES % 0.5)
+    run = up(place, path)
+    line, = run.end["privacy"]
+    assert line["noise"] == "local" and line["noise_multiplier"] == 0.5, line
+    assert line["note"].endswith("give it weighted_by: uniform"), line
+    assert "'gaussian' counts as if 'secure-sum' hid no update" in run.stderr, run.stderr
+
+
+def noise_is_counted_whatever_dies(place):
+    """A masked update that left counts, also of a round that began anew: never too few."""
+    killed = []
+
+    def on_event(process, event):
+        if event["event"] == "round_committed" and event["round"] in (1, 2, 4):
+            kill(place, "cloud-0" if event["round"] == 2 else "leaf-4", process, killed)
+
+    run = up(place, topology(place, rounds=6, delay=50, aggregate=ONCE, uplink=SHARES % 0.5),
+             on_event=on_event)
+    assert run.code == 0, run.stderr
+    assert killed
+    told = len([e for e in run.of("round_committed") if e["contributions"] == 6])
+    rows = spent_rows(run)
+    assert set(rows) == {"leaf-%d" % i for i in range(6)}, rows
+    assert all(noise == "distributed" and steps >= told for noise, steps, _ in rows.values()), (
+        rows, told)
+    line, = run.end["privacy"]
+    assert line["steps"] == max(steps for _, steps, _ in rows.values()), (line, rows)
 
 
 def why_names_the_step(place):
@@ -332,15 +452,17 @@ tiers:
              "weigh by num_examples or uniform"),
             (("fedavg", "late: next", "reject", 6, "secure-sum"), "leave it at drop"),
             (("fedavg", "", "exclude", 6, "secure-sum"), "on_bad_update can only be reject"),
-            (("fedavg", "", "reject", 2, "secure-sum"), "min_group 3"),
-            (("fedavg", "", "reject", 4, "{secure-sum: {min_group: 5}}"), "min_group 5"),
+            (("fedavg", "", "reject", 2, "secure-sum"),
+             "a group of 2, and min_group asks for 3 members"),
+            (("fedavg", "", "reject", 4, "{secure-sum: {min_group: 5}}"),
+             "a group of 4, and min_group asks for 5 members"),
             (("fedavg", "", "reject", 6, "zstd, secure-sum"),
              "'zstd' is a codec, and 'secure-sum' behind it"),
             (("fedavg", "sample: {poisson: 50%}", "reject", 6, "secure-sum"),
              "sample by poisson may ask fewer children"),
             (("{fedavg: {weighted_by: uniform}}, {gaussian: {noise_multiplier: 1}}", "",
               "reject", 6, "{clip: {norm: 1}}, secure-sum"),
-             "put 'gaussian' into that uplink, before 'secure-sum'"),
+             None),
             (("fedavg", "", "reject", 6,
               "{clip: {norm: 1}}, {gaussian: {noise_multiplier: 1}}, secure-sum"), None),
             (("fedavg", "", "reject", 6, "secure-sum, zstd"), "put 'secure-sum' last")):
@@ -359,7 +481,11 @@ if __name__ == "__main__":
         optimizers_take_the_mean,
         filters_before_it_come_first,
         an_adaptive_bound_rides_inside,
-    noise_before_it_is_counted,
+        noise_before_it_is_counted,
+        noise_of_all_is_counted,
+        a_parent_adds_noise_to_the_sum,
+        noise_that_does_not_add_up_is_counted_alone,
+        noise_is_counted_whatever_dies,
         why_names_the_step,
         the_same_seed_gives_the_same_bits,
         the_sampled_are_the_group,

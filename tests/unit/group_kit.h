@@ -37,8 +37,8 @@ struct group {
     void *members[GROUP_MOST], *aggregator;
     uint32_t n;
     size_t n_values;
-    uint32_t word_bytes;
-    struct ss_rules rules;
+    uint32_t word_bytes, least, aggregator_least;
+    struct ss_ring ring; /* of the default options: who has others changes it */
     double *values[GROUP_MOST];
     uint64_t weights[GROUP_MOST], examples[GROUP_MOST];
     uint8_t *masked[GROUP_MOST];
@@ -89,6 +89,8 @@ static inline void group_begin(struct group *g, uint32_t n, size_t n_values,
             g->ops->init(&g->hosting[0].host, g->config.data, state, &g->err), 0);
     }
     g->word_bytes = g->ops->word_bytes(g->aggregator);
+    g->ring =
+        (struct ss_ring){.word_bytes = g->word_bytes, .clip = 8, .max_weight = 1000};
     for (uint32_t i = 0; i < n; i++) {
         g->values[i] = malloc((n_values + 1) * sizeof(double));
         g->masked[i] = malloc((n_values + 1) * 8);
@@ -128,7 +130,8 @@ static inline struct tiered_group_round group_round(struct group *g, uint32_t wh
         .size = sizeof(struct tiered_group_round),
         .host = &g->hosting[who == g->n ? GROUP_MOST : who].host,
         .n_members = who == g->n ? g->n : 0,
-        .n_values = g->n_values};
+        .n_values = g->n_values,
+        .least = who == g->n ? g->aggregator_least : g->least};
 }
 
 /* The aggregator's and the members' begin. */
@@ -259,7 +262,7 @@ static inline void group_add(const struct group *g, const uint32_t *who, uint32_
    decides. */
 static inline void group_plain(struct group *g, uint32_t member, uint8_t *words)
 {
-    struct ss_ring ring = {.word_bytes = g->word_bytes, .clip = 8, .max_weight = 1000};
+    struct ss_ring ring = g->ring;
     uint8_t coins[32];
     uint64_t clipped = 0;
     struct ss_stream *stream = ss_stream_create();

@@ -442,9 +442,10 @@ static void test_traits(void **state)
         uint32_t traits;
     } all[] = {{"fp16", TIERED_LOSSY | TIERED_NEEDS_VALUES},
                {"bf16", TIERED_LOSSY | TIERED_NEEDS_VALUES},
-               {"qsgd", TIERED_LOSSY | TIERED_NEEDS_VALUES},
+               {"qsgd", TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_CHANGES_ONLY},
                {"int8", TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_NEEDS_VALUES},
-               {"top-k", TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_NEEDS_VALUES},
+               {"top-k", TIERED_LOSSY | TIERED_NEEDS_SCAN | TIERED_NEEDS_VALUES |
+                             TIERED_CHANGES_ONLY},
                {"shuffle", 0},
                {"lzma", 0}};
     struct tiered_layout *layout = kit_flat(TIERED_F32, 1);

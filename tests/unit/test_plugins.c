@@ -362,6 +362,7 @@ static void test_names(void **state)
     assert_string_equal(tiered_trait_name(TIERED_NEEDS_SCAN), "needs_scan");
     assert_string_equal(tiered_trait_name(TIERED_ALLOWS_BAD_UPDATES),
                         "allows_bad_updates");
+    assert_string_equal(tiered_trait_name(TIERED_CHANGES_ONLY), "changes_only");
     assert_null(tiered_trait_name(1u << 30));
 }
 

@@ -23,13 +23,15 @@ static char *topology(const char *run, const char *aggregate, const char *rounds
 
 static int set_up(void **state)
 {
-    static const char *const more[] = {"clip", "gaussian", "delta", "zstd"};
+    static const char *const more[] = {"clip", "gaussian", "delta", "zstd",
+                                       "qsgd", "top-k",    "int8"};
     if (kit_setup(state) < 0) {
         return -1;
     }
     for (size_t i = 0; i < TIERED_COUNT(more); i++) {
         kit_link("TIERED_PLUGINS", more[i]);
     }
+    kit_link("TIERED_TEST_PLUGINS", "test-changes");
     tiered_plugins_destroy(kit.plugins);
     kit.plugins = tiered_plugins_create(kit.folder, NULL);
     return kit.plugins ? 0 : -1;
@@ -89,6 +91,17 @@ static void pipes(void **state)
          "warning: tier 'e': 'delta' never finds a model to refer to: behind "
          "'test-lossy'"},
         {"fedavg", "", CLIP, "tier 'e': 'clip' is for updates on their way up"},
+        {"fedavg", "top-k", "int8", "ok"},
+        {"fedavg", "qsgd, zstd", "", "ok"},
+        {"fedavg", "", "top-k",
+         "5:82: warning: tier 'e': 'top-k' is made for changes, and a downlink "
+         "carries "
+         "whole models: its children would start from a coarse rest of one; leave it "
+         "to uplink, fp16 and int8 work here"},
+        {"fedavg", "", "{qsgd: {levels: 127}}, zstd",
+         "5:83: warning: tier 'e': 'qsgd' is made for changes, and a downlink"},
+        {"fedavg", "", "test-changes", "'test-changes' is made for changes"},
+        {"fedavg", "", "delta, test-changes", "ok"}, /* these are changes */
         {MEAN ", " NOISE, CLIP, "", "ok"},
         {MEAN ", {fedadam: {lr: 0.1}}, " NOISE, CLIP, "", "ok"},
         {MEAN ", " NOISE ", fedadam", CLIP, "",

@@ -102,9 +102,15 @@ static void test_groups_that_cannot_be(void **state)
     for (size_t i = 0; i < TIERED_COUNT(cases); i++) {
         struct group g;
         group_begin(&g, cases[i].n, 10, cases[i].options);
+        struct tiered_group_terms terms = {.size = sizeof(terms)};
+        struct tiered_error told = {0};
         int result = group_open(&g);
         assert_int_equal(result, cases[i].text[0] ? -1 : 0);
         assert_non_null(strstr(g.err.text, cases[i].text));
+        /* a plan is told the same, of the config alone */
+        assert_int_equal(g.ops->terms(g.config.data, cases[i].n, &terms, &told),
+                         result);
+        assert_string_equal(told.text, g.err.text);
         group_finish(&g);
     }
     struct ss_rules rules = {

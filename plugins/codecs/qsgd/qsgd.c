@@ -425,6 +425,7 @@ static const struct tiered_filter_ops ops = {
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "qsgd", .version = "1.0",
                      .summary = "a few levels a value, rounded at random without bias; "
                                 "anew at every tier",
-                     .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_CONCURRENT |
+                     .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES |
+                               TIERED_CHANGES_ONLY | TIERED_CONCURRENT |
                                TIERED_ACCEPTS_BLOBS,
                      TIERED_OPTIONS(options, struct config), .ops = &ops);

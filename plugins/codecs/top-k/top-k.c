@@ -248,5 +248,6 @@ TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "top-k", .version = "1.0",
                      .summary = "the largest values of an update, the others later; an "
                                 "inner tier chooses anew from its aggregate",
                      .traits = TIERED_LOSSY | TIERED_NEEDS_VALUES | TIERED_NEEDS_SCAN |
-                               TIERED_CONCURRENT | TIERED_ACCEPTS_BLOBS,
+                               TIERED_CHANGES_ONLY | TIERED_CONCURRENT |
+                               TIERED_ACCEPTS_BLOBS,
                      TIERED_OPTIONS(options, struct config), .ops = &ops);

@@ -53,7 +53,9 @@ struct tiered_group_round {
     const char *const *names;       /* of members, for reasons; borrowed like host.
                                        NULL: they are numbers */
     uint64_t n_values; /* the aggregator's; a member's comes with its update */
-    bool spent; /* a member's: it has answered in this path's post phase before */
+    bool spent;     /* a member's: it has answered in this path's post phase before */
+    uint32_t least; /* no sum of fewer members may be opened, however many there are:
+                       noise is counted by it. 0: the options say how many */
 };
 
 /** What a member's update counts by. */
@@ -61,6 +63,14 @@ struct tiered_group_weight {
     uint64_t weight;       /* the values' coefficient; larger ones count as the most
                               that the options allow */
     uint64_t num_examples; /* added up exactly; at most 2^43 */
+};
+
+/** What the options make of a group of so many members. */
+struct tiered_group_terms {
+    size_t size;
+    uint32_t needed; /* no sum of fewer members' updates is ever opened */
+    double range;    /* values are clipped to +- this */
+    double step;     /* rounding moves a value of weight 1 by less than this */
 };
 
 struct tiered_group_ops {
@@ -115,6 +125,12 @@ struct tiered_group_ops {
         of weights must not be 0. */
     int (*unmask)(void *state, uint64_t first, size_t n, void *words, double *out,
                   struct tiered_error *err);
+
+    /** Before any state, from the config alone: the terms of a group of n_members, or
+        why there can be none and what would help, so that a plan can tell. It says the
+        same as aggregator_begin(). NULL: that is known when a round opens. */
+    int (*terms)(const void *config, uint32_t n_members, struct tiered_group_terms *ret,
+                 struct tiered_error *err);
 };
 
 #endif

@@ -65,6 +65,9 @@ enum tiered_trait {
         1u << 11, /* an aggregator: every child twice, the same result */
     TIERED_NEEDS_VALUES =
         1u << 12, /* a filter that works on values: no codec may stand before it */
+    TIERED_CHANGES_ONLY =
+        1u << 13, /* a filter that leaves too little of a whole model: for updates, or
+                     behind one that makes changes of a model (refer) */
 };
 
 struct tiered_plugin {

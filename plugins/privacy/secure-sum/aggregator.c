@@ -36,7 +36,7 @@ int ss_aggregator_begin(struct ss_aggregator *a, const struct ss_rules *rules,
                         const struct tiered_group_round *round,
                         struct tiered_error *err)
 {
-    struct ss_rules fitted = *rules;
+    struct ss_rules fitted = ss_round_rules(rules, round);
     uint8_t session[SS_SESSION_BYTES];
     if (ss_check_group(&fitted, round->n_members, err) < 0 ||
         round->host->secret(round->host, session, sizeof(session), err) < 0) {
@@ -293,14 +293,24 @@ static int draw_graph(struct ss_aggregator *a, struct tiered_error *err)
     return result;
 }
 
+/* Those who are left in a step must be as many as a sum needs; those who answer the
+   last one reveal what the sum has already. */
+static uint32_t needed_in(const struct ss_aggregator *a, uint32_t step)
+{
+    return step == SS_SURVIVORS ? ss_enough(&a->rules, a->n)
+                                : ss_needed(&a->rules, a->n);
+}
+
 static int fail_too_few(const struct ss_aggregator *a, uint32_t left, uint32_t step,
                         struct tiered_error *err)
 {
+    uint32_t needed = needed_in(a, step);
+    bool counted = needed > ss_enough(&a->rules, a->n);
     return tiered_fail(err, TIERED_ERANGE,
                        "after step %u of secure-sum %u of %u members are left; %u are "
-                       "needed (threshold %g, min_group %u): nothing was summed",
-                       step, left, a->n, ss_needed(&a->rules, a->n), a->rules.threshold,
-                       a->rules.min_group);
+                       "needed (threshold %g, min_group %u%s): nothing was summed",
+                       step, left, a->n, needed, a->rules.threshold, a->rules.min_group,
+                       counted ? ", and as the noise is counted" : "");
 }
 
 int ss_aggregator_close(struct ss_aggregator *a, uint32_t step,
@@ -325,7 +335,7 @@ int ss_aggregator_close(struct ss_aggregator *a, uint32_t step,
     }
     a->step = 0;
     a->closed = step;
-    if (left < ss_needed(&a->rules, a->n)) {
+    if (left < needed_in(a, step)) {
         fail_too_few(a, left, step, err);
         return end(a);
     }

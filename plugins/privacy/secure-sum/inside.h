@@ -40,12 +40,18 @@ struct ss_rules {
     double threshold;
     uint32_t min_group, neighbours;
     struct ss_ring ring;
+    uint32_t least; /* of members in a sum, as the host has it; 0: no matter */
 };
 
 /** The share of `n` that must be there: more than half. */
 uint32_t ss_threshold(const struct ss_rules *rules, uint32_t n);
-/** … and of a group also min_group. */
+/** … and of a group also min_group: so many must reveal. */
+uint32_t ss_enough(const struct ss_rules *rules, uint32_t n);
+/** … and of a sum also as many as the host asks for. */
 uint32_t ss_needed(const struct ss_rules *rules, uint32_t n);
+/** The options, and what the host asks for in this round. */
+struct ss_rules ss_round_rules(const struct ss_rules *rules,
+                               const struct tiered_group_round *round);
 /** Can such a group be? Sets the ring's steps. */
 int ss_check_group(struct ss_rules *rules, uint32_t n, struct tiered_error *err);
 

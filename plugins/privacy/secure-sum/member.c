@@ -39,7 +39,7 @@ int ss_member_begin(struct ss_member *m, const struct ss_rules *rules,
     m->host = round->host;
     m->n_values = 0;
     m->spent = round->spent;
-    m->rules = *rules;
+    m->rules = ss_round_rules(rules, round);
     return 0;
 }
 

@@ -17,10 +17,10 @@ int ss_ring_fit(struct ss_ring *ring, uint32_t n, struct tiered_error *err)
     if (room <= 0 || ldexp(ring->clip, (int)floor(log2(room / most))) < MIN_STEPS) {
         return tiered_fail(err, TIERED_ERANGE,
                            "the sum of %u updates of +-%g and weights up to %llu does "
-                           "not fit words of %u bits%s; lower max_weight or clip_range",
+                           "not fit words of %u bits; %slower max_weight or clip_range",
                            n, ring->clip, (unsigned long long)ring->max_weight,
                            ring->word_bytes * 8,
-                           ring->word_bytes == 4 ? ": set bits: 64" : "");
+                           ring->word_bytes == 4 ? "set bits: 64, or " : "");
     }
     ring->exponent = (int)floor(log2(room / most));
     return 0;

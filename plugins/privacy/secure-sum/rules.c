@@ -12,10 +12,24 @@ uint32_t ss_threshold(const struct ss_rules *rules, uint32_t n)
     return up < n ? up : n;
 }
 
+uint32_t ss_enough(const struct ss_rules *rules, uint32_t n)
+{
+    uint32_t enough = ss_threshold(rules, n);
+    return enough > rules->min_group ? enough : rules->min_group;
+}
+
 uint32_t ss_needed(const struct ss_rules *rules, uint32_t n)
 {
-    uint32_t needed = ss_threshold(rules, n);
-    return needed > rules->min_group ? needed : rules->min_group;
+    uint32_t enough = ss_enough(rules, n);
+    return enough > rules->least ? enough : rules->least;
+}
+
+struct ss_rules ss_round_rules(const struct ss_rules *rules,
+                               const struct tiered_group_round *round)
+{
+    struct ss_rules made = *rules;
+    made.least = TIERED_HAS(round, least) ? round->least : 0;
+    return made;
 }
 
 int ss_check_group(struct ss_rules *rules, uint32_t n, struct tiered_error *err)
@@ -23,13 +37,20 @@ int ss_check_group(struct ss_rules *rules, uint32_t n, struct tiered_error *err)
     uint32_t degree = ss_degree(n, rules->neighbours);
     if (n < rules->min_group) {
         return tiered_fail(err, TIERED_EINVAL,
-                           "a group of %u; min_group asks for %u members", n,
-                           rules->min_group);
+                           "a group of %u, and min_group asks for %u members; lower "
+                           "min_group or give it more children",
+                           n, rules->min_group);
+    }
+    if (n < rules->least) {
+        return tiered_fail(err, TIERED_EINVAL,
+                           "a group of %u, and the noise of its members is counted for "
+                           "sums of %u and more",
+                           n, rules->least);
     }
     if (n > SS_MOST_MEMBERS || degree >= SS_MOST_HOLDERS) {
         return tiered_fail(err, TIERED_EINVAL,
                            "a group of %u with %u neighbours each; at most %u members "
-                           "and %u neighbours can be",
+                           "and %u neighbours can be: more parents make smaller groups",
                            n, degree, SS_MOST_MEMBERS, SS_MOST_HOLDERS - 1);
     }
     return ss_ring_fit(&rules->ring, n, err);

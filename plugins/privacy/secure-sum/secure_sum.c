@@ -2,13 +2,20 @@
 /* secure-sum: the aggregator learns the sum of its children's updates and nothing of
    one alone. Source: Bonawitz et al. 2017 (CCS, doi:10.1145/3133956.3133982), with the
    graph of Bell et al. 2020 (CCS, doi:10.1145/3372297.3417885) for large groups. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "inside.h"
 
 struct config {
     double threshold, clip_range;
-    int64_t min_group, bits, max_weight, neighbours;
+    int64_t min_group, max_weight, neighbours;
+    int32_t bits; /* of word_bits[] */
+};
+
+static const struct tiered_option word_bits[] = {
+    {.name = "32", .help = "half the bytes"},
+    {.name = "64", .help = "finer steps, larger groups"},
 };
 
 static const struct tiered_option options[] = {
@@ -22,8 +29,7 @@ static const struct tiered_option options[] = {
     TIERED_OPTION_DOUBLE(struct config, clip_range, "8", 0, 1e6,
                          "values of an update are clipped to +- this",
                          .flags = TIERED_EXCLUSIVE_MIN),
-    TIERED_OPTION_INTEGER(struct config, bits, "32", 32, 64,
-                          "of a word of the ring: 32 or 64"),
+    TIERED_OPTION_CHOICE(struct config, bits, "32", word_bits, "of a word of the ring"),
     TIERED_OPTION_INTEGER(struct config, max_weight, "1000", 1, 1 << 24,
                           "a heavier update counts as this", .unit = "examples"),
     TIERED_OPTION_INTEGER(struct config, neighbours, "0", 0, SS_MOST_HOLDERS - 1,
@@ -32,27 +38,40 @@ static const struct tiered_option options[] = {
                           .unit = "members"),
 };
 
+static struct ss_rules rules_of(const struct config *c)
+{
+    return (struct ss_rules){
+        .threshold = c->threshold,
+        .min_group = (uint32_t)c->min_group,
+        .neighbours = (uint32_t)c->neighbours,
+        .ring = {.word_bytes = c->bits == 0 ? 4 : 8,
+                 .clip = c->clip_range,
+                 .max_weight = (uint64_t)c->max_weight},
+    };
+}
+
+static int terms(const void *config, uint32_t n_members, struct tiered_group_terms *ret,
+                 struct tiered_error *err)
+{
+    struct ss_rules rules = rules_of(config);
+    if (ss_check_group(&rules, n_members, err) < 0) {
+        return -1;
+    }
+    ret->needed = ss_needed(&rules, n_members);
+    ret->range = rules.ring.clip;
+    ret->step = ldexp(1, -rules.ring.exponent);
+    return 0;
+}
+
 static int init(const struct tiered_host *host, const void *config, void **ret_state,
                 struct tiered_error *err)
 {
     (void)host;
-    const struct config *c = config;
-    if (c->bits != 32 && c->bits != 64) {
-        return tiered_fail(err, TIERED_EINVAL, "bits is %d; it may be 32 or 64",
-                           (int)c->bits);
-    }
     struct ss_state *s = calloc(1, sizeof(*s));
     if (!s) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
-    s->rules = (struct ss_rules){
-        .threshold = c->threshold,
-        .min_group = (uint32_t)c->min_group,
-        .neighbours = (uint32_t)c->neighbours,
-        .ring = {.word_bytes = (uint32_t)c->bits / 8,
-                 .clip = c->clip_range,
-                 .max_weight = (uint64_t)c->max_weight},
-    };
+    s->rules = rules_of(config);
     *ret_state = s;
     return 0;
 }
@@ -177,6 +196,7 @@ static const struct tiered_group_ops ops = {
     .aggregator_survivors = aggregator_survivors,
     .sums = sums,
     .unmask = unmask,
+    .terms = terms,
 };
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_GROUP, .name = "secure-sum", .version = "1.0",
