@@ -88,8 +88,7 @@ struct inner {
     struct tiered_path open; /* the round being measured */
     uint64_t opened_ms, up_before, down_before;
     struct traffic traffic, traffic_before; /* of the children's updates */
-    double norm, round_norm; /* that updates are bounded to where the bound follows
-                                them: in the open round, in the one committed last */
+    double norm; /* that the next updates are bounded to, where the bound follows */
 };
 
 /** Feed the machine and carry out what it says. */

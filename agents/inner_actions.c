@@ -227,8 +227,8 @@ static void do_committed(struct inner *inner, const struct tiered_round_action *
                   traffic_json(&traffic, inner->node->as->child_uplink,
                                inner->node->as->n_child_uplink),
                   "seconds", seconds, "model", model);
-    if (inner->round_norm > 0) {
-        json_object_set_new(told, "clip_norm", json_real(inner->round_norm));
+    if (inner->norm > 0) {
+        json_object_set_new(told, "clip_norm", json_real(inner->norm));
     }
     agent_event(inner->node->agent, "round_committed", told);
     tell_contributions(inner, a, path);

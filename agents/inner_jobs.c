@@ -352,7 +352,6 @@ static void commit_done(struct node_job *base)
     if (result == 0) {
         tiered_model_unref(inner->current);
         inner->current = tiered_model_ref(job->model);
-        inner->round_norm = inner->norm;
         inner->norm = tiered_strategy_norm(inner->strategy);
     }
     for (uint32_t i = 0; result == 0 && i < job->record.n_contributions; i++) {

@@ -13,16 +13,26 @@ static double share_deviation(const struct strategy_noise *noise)
     return noise->expected / 20;
 }
 
+/* How far one update moves the count, in its deviations: as a share of the noise that
+   the delta has left for it. Where one may be missing that is a half, for (within -
+   1/2) is summed; over a group, which shows how many it sums, an update of zeros is
+   within, and so it may be one. */
+static double count_multiplier(const struct tiered_strategy *s)
+{
+    return share_deviation(&s->noise) / (s->follow.grouped ? 1 : 0.5);
+}
+
 static int check_enough(const struct tiered_strategy *s, struct tiered_error *err)
 {
     const struct strategy_noise *noise = &s->noise;
-    double most = 2 * share_deviation(noise);
+    double most = count_multiplier(s);
     return !noise->ops || noise->multiplier < most
                ? 0
                : tiered_fail(err, TIERED_ERANGE,
                              "a noise_multiplier of %g over an adaptive bound needs "
                              "more than %g children asked a round; it is %g",
-                             noise->multiplier, 10 * noise->multiplier,
+                             noise->multiplier,
+                             noise->expected / most * noise->multiplier,
                              noise->expected);
 }
 
@@ -43,8 +53,9 @@ static int take_filter(struct strategy_follow *follow, const struct tiered_use *
 int tiered_strategy_follow(struct tiered_strategy *s, const struct tiered_use *filters,
                            size_t n_filters, struct tiered_error *err)
 {
-    for (size_t i = 0; i < n_filters && !s->follow.ops; i++) {
-        if (tiered_privacy_can_follow(&filters[i].loaded->plugin) &&
+    for (size_t i = 0; i < n_filters; i++) {
+        s->follow.grouped = filters[i].loaded->plugin.kind == TIERED_GROUP;
+        if (!s->follow.ops && tiered_privacy_can_follow(&filters[i].loaded->plugin) &&
             take_filter(&s->follow, &filters[i], err) != 0) {
             return -1;
         }
@@ -64,7 +75,7 @@ double tiered_strategy_norm(const struct tiered_strategy *strategy)
 
 double tiered_strategy_noise_raise(const struct tiered_strategy *s)
 {
-    double ratio = s->noise.multiplier / (2 * share_deviation(&s->noise));
+    double ratio = s->noise.multiplier / count_multiplier(s);
     return s->follow.ops ? 1 / sqrt(1 - ratio * ratio) : 1;
 }
 
@@ -87,7 +98,7 @@ static int draw(struct strategy_work *work, double *ret, struct tiered_error *er
 
 /* Each update moves the sum of (within - 1/2) by a half at most, whoever else is there:
    that is what sigma_b is measured by. */
-static int noisy_share(struct strategy_work *work, double sum, size_t n, double *ret,
+static int noisy_share(struct strategy_work *work, double sum, double n, double *ret,
                        struct tiered_error *err)
 {
     const struct strategy_noise *noise = &work->strategy->noise;
@@ -95,8 +106,30 @@ static int noisy_share(struct strategy_work *work, double sum, size_t n, double 
     if (draw(work, &normal, err) != 0) {
         return -1;
     }
-    *ret = 0.5 +
-           (sum - 0.5 * (double)n + share_deviation(noise) * normal) / noise->expected;
+    *ret = 0.5 + (sum - 0.5 * n + share_deviation(noise) * normal) / noise->expected;
+    return 0;
+}
+
+/* The sum of `within` over the updates that count, and their number. A group's mean
+   stands for as many as weigh 1, and any number may come of what a member masked. */
+static int sum_up(const struct tiered_strategy_run *run, double *ret_sum, double *ret_n,
+                  struct tiered_error *err)
+{
+    double each = run->group_weight ? (double)run->group_weight : 1;
+    for (size_t i = 0; i < run->n_rows; i++) {
+        const struct tiered_row *row = &run->rows[i];
+        double within = run->group_weight ? fmin(fmax(row->within, 0), 1) : row->within;
+        if (row->contribution.excluded) {
+            continue;
+        }
+        if (!(within >= 0 && within <= 1)) {
+            return tiered_fail(err, TIERED_EINVAL,
+                               "'%s' does not say whether it is within the bound",
+                               row->contribution.node);
+        }
+        *ret_sum += each * within;
+        *ret_n += each;
+    }
     return 0;
 }
 
@@ -104,25 +137,14 @@ int tiered_strategy_follow_next(struct strategy_work *work, struct tiered_error 
 {
     const struct tiered_strategy *s = work->strategy;
     const struct strategy_follow *follow = &s->follow;
-    double sum = 0, share;
-    size_t n = 0;
+    double sum = 0, n = 0, share;
     if (!follow->ops) {
         return 0;
     }
-    for (size_t i = 0; i < work->run->n_rows; i++) {
-        const struct tiered_row *row = &work->run->rows[i];
-        if (row->contribution.excluded) {
-            continue;
-        }
-        if (!(row->within >= 0 && row->within <= 1)) {
-            return tiered_fail(err, TIERED_EINVAL,
-                               "'%s' does not say whether it is within the bound",
-                               row->contribution.node);
-        }
-        sum += row->within;
-        n++;
+    if (sum_up(work->run, &sum, &n, err) != 0) {
+        return -1;
     }
-    share = n ? sum / (double)n : 0;
+    share = n > 0 ? sum / n : 0;
     if (s->noise.ops && noisy_share(work, sum, n, &share, err) != 0) {
         return -1;
     }

@@ -42,6 +42,7 @@ struct strategy_follow {
     const struct tiered_filter_ops *ops; /* NULL: none */
     struct tiered_config config;
     double norm;
+    bool grouped; /* the children are a group */
 };
 
 struct tiered_strategy {
@@ -204,13 +205,13 @@ int tiered_strategy_noise_create(struct tiered_strategy *strategy,
                                  const struct tiered_use *use,
                                  struct tiered_error *err);
 void tiered_strategy_noise_destroy(struct tiered_strategy *strategy);
-/** After weigh: the coefficients that its sensitivity needs, and the pass begins. */
 /** How far one of a group's updates, of norm `norm`, moves the sum that the run's row
     stands for. */
 double tiered_strategy_group_norm(const struct tiered_strategy_run *run, double norm,
                                   double expected);
 /** The same for the open run, and a warning, once, where it is much. */
 double tiered_strategy_group_bound(struct strategy_work *work, double norm);
+/** After weigh: the coefficients that its sensitivity needs, and the pass begins. */
 int tiered_strategy_noise_begin(struct strategy_work *work, struct tiered_error *err);
 int tiered_strategy_noise_add(struct strategy_work *work,
                               const struct tiered_block *block, uint64_t at, size_t n,

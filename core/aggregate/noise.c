@@ -110,11 +110,6 @@ static int check_run(const struct strategy_work *work, struct tiered_error *err)
                            "model before the round",
                            name);
     }
-    if (work->run->group_weight && work->strategy->follow.ops) {
-        return tiered_fail(err, TIERED_EINVAL,
-                           "'%s' on a group's mean needs a bound that stands still",
-                           name);
-    }
     return check_weights(work, err);
 }
 

@@ -58,6 +58,8 @@ void planner_check(struct planner *p);
 void planner_check_pipes(struct planner *p, struct variant *v);
 void planner_check_noise(struct planner *p, const struct variant *parent,
                          const struct variant *child);
+/** Its uplink has an adaptive clip. */
+bool planner_follows(const struct variant *child);
 /** … and with so many children. */
 void planner_check_noise_size(struct planner *p, struct variant *v,
                               const struct tiered_node *node,

@@ -263,11 +263,6 @@ static void check_rule(struct planner *p, const struct variant *parent,
     }
 }
 
-static bool is_group(const struct tiered_plugin_ref *ref)
-{
-    return ref->loaded && ref->loaded->plugin.kind == TIERED_GROUP;
-}
-
 static void check_bound(struct planner *p, const struct variant *parent,
                         const struct variant *child, const struct stage *noise)
 {
@@ -281,14 +276,6 @@ static void check_bound(struct planner *p, const struct variant *parent,
                          "%s: '%s' without a clip in the uplink of %s has no epsilon, "
                          "for nothing bounds an update; put {clip: {norm: 1.0}} there",
                          parent->label, noise->name, child->label);
-    } else if (bound->follows && child->settings.uplink.n > 0 &&
-               is_group(&child->settings.uplink.items[child->settings.uplink.n - 1])) {
-        /* the bits have noise of their own, which knows of no ring */
-        tiered_diag_error(p->diag, noise->mark,
-                          "%s: '%s' has no epsilon over an adaptive '%s' in the uplink "
-                          "of %s, which sums under masks; give '%s' a norm",
-                          parent->label, noise->name, bound->name, child->label,
-                          bound->name);
     } else if (bound->follows && parent->settings.rounds.keep_late) {
         tiered_diag_error(
             p->diag, parent->given.marks[TIER_LATE],
@@ -334,7 +321,24 @@ void planner_check_noise(struct planner *p, const struct variant *parent,
     }
 }
 
-/* Part of the noise goes on the share of updates within an adaptive bound. */
+bool planner_follows(const struct variant *child)
+{
+    struct stage stages[TIERED_MAX_STAGES];
+    size_t n;
+    read_stages(&child->settings.uplink, stages, &n);
+    return before(stages, n, is_following);
+}
+
+static bool is_grouped(const struct variant *child)
+{
+    const struct tiered_plugin_list *uplink = &child->settings.uplink;
+    const struct tiered_loaded *last =
+        uplink->n ? uplink->items[uplink->n - 1].loaded : NULL;
+    return last && last->plugin.kind == TIERED_GROUP;
+}
+
+/* Part of the noise goes on the share of updates within an adaptive bound: the strategy
+   says how much. */
 void planner_check_noise_size(struct planner *p, struct variant *v,
                               const struct tiered_node *node,
                               const struct variant *child)
@@ -348,14 +352,15 @@ void planner_check_noise_size(struct planner *p, struct variant *v,
     const struct stage *bound = before(below, n_below, is_following);
     double expected =
         tiered_round_expected(rounds->sample, rounds->poisson, node->n_children);
-    if (noise && bound && expected <= 10 * noise->multiplier) {
+    double least = (is_grouped(child) ? 20 : 10) * (noise ? noise->multiplier : 0);
+    if (noise && bound && expected <= least) {
         tiered_diag_error(
             p->diag, noise->mark,
             "%s: a noise_multiplier of %g over the adaptive '%s' of %s "
             "needs more than %g children asked a round, and '%s' asks %g; "
             "give '%s' a norm, or lower the noise_multiplier",
-            v->label, noise->multiplier, bound->name, child->label,
-            10 * noise->multiplier, node->name, expected, bound->name);
+            v->label, noise->multiplier, bound->name, child->label, least, node->name,
+            expected, bound->name);
         v->reported = true;
     }
 }

@@ -215,6 +215,45 @@ static void the_share_has_noise(void **state)
     kit_finish(&k);
 }
 
+/* A group's one row stands for all: 30 of the 40, of whom 24 were within. An update of
+   zeros would be within too, so one moves the count by one: z < sigma_b = n / 20. */
+static void a_group_says_its_share(void **state)
+{
+    (void)state;
+    enum { RUNS = 2000 };
+    static double values[N];
+    const double zeros[1] = {0};
+    struct kit k;
+    begin_noisy(&k, 1, "gaussian:noise_multiplier=1,insecure_seed=6", 40);
+    struct tiered_use uses[2] = {
+        clip_of(&k, "{\"adaptive\": {\"initial\": 0.5, \"quantile\": 0.725, "
+                    "\"lr\": 0.2}}")};
+    assert_int_equal(tiered_plugins_get(k.plugins, "secure-sum", TIERED_GROUP,
+                                        &uses[1].loaded, &k.err),
+                     0);
+    assert_int_equal(tiered_strategy_follow(k.strategy, uses, 2, &k.err), 0);
+    kit_row(&k, zeros, 300);
+    k.rows[0].within = 0.8;
+    k.run.group_weight = 30;
+    double before = tiered_strategy_norm(k.strategy), moved[RUNS];
+    for (int i = 0; i < RUNS; i++) {
+        char path[16];
+        snprintf(path, sizeof(path), "%d", i + 1);
+        k.run.path = path;
+        struct tiered_model *out = kit_run(&k);
+        values[i] = kit_value(out, 0, 0) / (before / sqrt(1 - 0.25) / 40);
+        tiered_model_unref(out);
+        double after = tiered_strategy_norm(k.strategy);
+        moved[i] = 0.725 - log(after / before) / 0.2 - (0.5 + 30 * 0.3 / 40);
+        before = after;
+    }
+    kit_check_normal(values, RUNS, 1);
+    kit_check_normal(moved, RUNS, 0.05);
+    k.rows[0].within = 8; /* what a member masked, whatever the rest */
+    run(&k);
+    kit_finish(&k);
+}
+
 /* z < 2 sigma_b = n / 10, or there is no noise left for the delta. */
 static void too_few_children_are_refused(void **state)
 {
@@ -236,6 +275,7 @@ int main(void)
         cmocka_unit_test(is_saved_and_loaded),
         cmocka_unit_test(the_delta_has_more_noise),
         cmocka_unit_test(the_share_has_noise),
+        cmocka_unit_test(a_group_says_its_share),
         cmocka_unit_test(too_few_children_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,8 +104,15 @@ static void test_noise_that_does_not_add_up(void **state)
          "tier 'e', which does not say how far it rounds updates; put 'gaussian' into "
          "that uplink, before 'test-group'"},
         {ONCE AGGREGATE_NOISE, "", 20, "{clip: {adaptive: {}}}, secure-sum",
-         "4:62: tier 'c': 'gaussian' has no epsilon over an adaptive 'clip' in the "
-         "uplink of tier 'e', which sums under masks; give 'clip' a norm"},
+         "4:62: tier 'c': a noise_multiplier of 1 over the adaptive 'clip' of tier 'e' "
+         "needs more than 20 children asked a round, and 'c-0' asks 20; give 'clip' a "
+         "norm, or lower the noise_multiplier"},
+        {ONCE AGGREGATE_NOISE, "", 21, "{clip: {adaptive: {}}}, secure-sum", "ok"},
+        {"fedavg", "", 10, "{clip: {adaptive: {}}}, {secure-sum: {clip_range: 0.5}}",
+         "5:62: tier 'e': 'secure-sum' sums with an update whether an adaptive clip "
+         "cut it, "
+         "as 0 "
+         "or 1, and cuts values at +-0.5; a range of +-1 or more works"},
         {ONCE AGGREGATE_NOISE, ", rounds: {sample: {poisson: 90%}}", 10,
          CLIP "secure-sum",
          "4:106: tier 'c': sample by poisson may ask fewer children than 'secure-sum' "
