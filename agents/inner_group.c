@@ -217,6 +217,8 @@ static int freeze(struct inner_group *g, struct tiered_error *err)
     }
     g->spent = g->path;
     g->frozen = true;
+    snprintf(text, sizeof(text), "survivors are named: %u of %u members", n, g->n);
+    inner_log(g->inner, TIERED_LOG_DEBUG, text);
     return 0;
 }
 
