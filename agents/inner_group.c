@@ -280,6 +280,7 @@ void inner_group_closed(struct inner_group *g, const struct tiered_round_action 
         fail(g, &err);
     } else if (step == g->ops->pre_steps) {
         g->pre_closed = true;
+        inner_log(g->inner, TIERED_LOG_DEBUG, "the members have keys, and train");
     }
 }
 
