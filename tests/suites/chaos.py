@@ -111,16 +111,16 @@ def kill_orchestrator(place, rng):
 
 
 def kill_at_shares(place, rng):
-    """Just when a fog has named the survivors of a group, it or a member dies. Where there are
-    no groups: some fog."""
-    victim = rng.choice([a for a in place.agents if not a.startswith("cloud")])
-    fog = "-".join(["fog"] + victim.split("-")[1:2])
-    if not place.grouped:
+    """Just when a node has named the survivors of its group, it or a member dies. Where there
+    are no groups: some fog."""
+    if not place.groups:
         kill_fog(place, rng)
         return
-    pid = living_pid(place, victim)
-    named = os.path.join(place.run_dir, "agents", fog, fog,
-                         "summed-" + os.path.basename(place.run_dir))
+    parent = rng.choice(place.groups)
+    below = "fog-" if parent == "cloud-0" else parent.replace("fog", "edge") + "-"
+    members = [a for a in place.agents if a.startswith(below)]
+    pid = living_pid(place, rng.choice([parent, rng.choice(members)]))
+    named = summed(place.run_dir, parent)
     before, limit = stamp(named), time.monotonic() + 1
     while pid and stamp(named) == before and time.monotonic() < limit:
         time.sleep(0.0002)
@@ -128,6 +128,11 @@ def kill_at_shares(place, rng):
     with contextlib.suppress(ProcessLookupError, TypeError):
         os.kill(pid, signal.SIGKILL)
         place.kills += 1
+
+
+def summed(run_dir, node):
+    """What an aggregator writes before it asks for shares."""
+    return os.path.join(run_dir, "agents", node, node, "summed-" + os.path.basename(run_dir))
 
 
 def stamp(path):
@@ -159,6 +164,7 @@ class Calm:
         self.seconds = time.monotonic() - start
         self.digest = None  # nothing to compare this one with
         self.agents = sorted(a["name"] for a in run.events[0]["agents"])
+        self.groups = [a for a in self.agents if stamp(summed(run.events[0]["dir"], a))]
         self.check(Record(run), self)
         self.digest = run.model_digest()
         print("undisturbed %s: %.1f s" % (name, self.seconds), flush=True)
@@ -182,7 +188,7 @@ def disturb(place, calm, kind, seed):
     rng = random.Random(seed)
     began, over = threading.Event(), threading.Event()
     moment = rng.uniform(0, 0.9 * calm.seconds)
-    place.agents, place.grouped = calm.agents, "secure-sum" in TREES[calm.name][0]
+    place.agents, place.groups = calm.agents, calm.groups
 
     def later():
         began.wait()
