@@ -219,6 +219,8 @@ static int freeze(struct inner_group *g, struct tiered_error *err)
     }
     g->spent = g->path;
     g->frozen = true;
+    snprintf(text, sizeof(text), "survivors are named: %u of %u members", n, g->n);
+    inner_log(g->inner, TIERED_LOG_DEBUG, text);
     return 0;
 }
 
@@ -280,6 +282,7 @@ void inner_group_closed(struct inner_group *g, const struct tiered_round_action 
         fail(g, &err);
     } else if (step == g->ops->pre_steps) {
         g->pre_closed = true;
+        inner_log(g->inner, TIERED_LOG_DEBUG, "the members have keys, and train");
     }
 }
 

@@ -97,15 +97,30 @@ void member_destroy(struct member *m)
 
 /* ---- messages ---- */
 
+/* Which survivors each share was told for: of one round these are always the same. */
+static void log_told(const struct member *m, const char *path,
+                     const struct tiered_frame *frame)
+{
+    const struct tiered_log_context where = {
+        .tier = m->node->as->tier, .node = m->node->as->node, .path = path};
+    struct tiered_digest survivors;
+    char hex[65];
+    tiered_digest_of(frame->body_data, frame->body_size, &survivors);
+    tiered_digest_hex(&survivors, hex);
+    tiered_log(TIERED_LOG_DEBUG, "group", &where,
+               "shares are told for the survivors %.16s", hex);
+}
+
 /* Its shares are about to leave: never join this round again. */
 static int remember(struct member *m, const struct tiered_path *path,
-                    struct tiered_error *err)
+                    const struct tiered_frame *frame, struct tiered_error *err)
 {
     char text[192];
+    tiered_path_text(path, text);
+    log_told(m, text, frame);
     if (tiered_path_equal(&m->spent, path)) {
         return 0;
     }
-    tiered_path_text(path, text);
     if (tiered_file_write(m->file, text, strlen(text), err) < 0) {
         return -1;
     }
@@ -225,7 +240,7 @@ void member_answer(struct member *m, const struct tiered_path *path,
     int result = answer(m, path, frame, out, &size, ret_fresh, &lost, &err);
     pthread_mutex_unlock(&m->lock);
     if (result == 0 && phase->phase == 2) {
-        result = remember(m, path, &err);
+        result = remember(m, path, frame, &err);
     }
     send_answer(m, path, phase, out, size, lost, result < 0 ? &err : NULL);
 }

@@ -22,6 +22,9 @@ add_compile_options(-Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
     -Wmissing-prototypes -Wvla -fvisibility=hidden -fno-strict-aliasing
     -ffp-contract=off -fno-math-errno -fno-trapping-math)
 
+# An assert is for our bugs: they stay in all builds but the release.
+add_compile_options($<$<CONFIG:RelWithDebInfo>:-UNDEBUG>)
+
 set(TIERED_SANITIZE "" CACHE STRING "a -fsanitize= list for every target")
 option(TIERED_FUZZ "build tests/fuzz for libFuzzer (clang only)" OFF)
 if(TIERED_FUZZ)

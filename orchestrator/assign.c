@@ -129,10 +129,9 @@ static int fill_children(const struct tiered_plan *plan, uint32_t index,
 }
 
 /* Does this link stay on the machine's own sockets? */
-static bool is_local(const struct assign_context *context,
-                     const struct tiered_settings *settings)
+static bool is_local(const struct tiered_settings *settings)
 {
-    return !context->ports || !settings->transport.loaded ||
+    return !settings->transport.loaded ||
            (settings->transport.loaded->plugin.traits & TIERED_LOCAL_ONLY);
 }
 
@@ -144,7 +143,7 @@ int assign_way(const struct assign_context *context, uint32_t index,
     const struct tiered_node *node = &plan->nodes[index];
     const struct tiered_node *child = &plan->nodes[node->first_child];
     *ret = NULL;
-    if (is_local(context, child->settings)) {
+    if (!context->ports || is_local(child->settings)) {
         assign_address(plan->agents[node->agent].name, out);
         return 0;
     }

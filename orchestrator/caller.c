@@ -82,7 +82,7 @@ static void root_is_ready(struct run *run)
     const char *path = tiered_topology_run(run->plan->topology)->model_path;
     switch (run->stage) {
     case RUN_STARTING:
-        run_event(run, "run_ready", json_object());
+        told_event(run, "run_ready", json_object());
         if (path) {
             read_initial(run, path);
             return;
@@ -126,7 +126,7 @@ static void take_event(struct run *run, uint32_t child, const Tiered__V1__Event 
     bool again = seen && event->serial >> 32 == *seen >> 32 && event->serial <= *seen;
     json_t *json = event->serial && again ? NULL : json_loads(event->json, 0, NULL);
     if (json_is_object(json)) {
-        run_take_event(run, json);
+        told_take(run, json);
     }
     json_decref(json);
     if (!seen || !event->serial) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tiered aggregate: a strategy on safetensors files. */
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -42,6 +43,7 @@ static int make_strategy(struct session *s, const struct request *r,
     if (!s->plugins) {
         return -1;
     }
+    assert(r->n_plugins > 0); /* parse() asks for one */
     for (size_t i = 0; i < r->n_plugins; i++) {
         if (spec_parse(s->plugins, r->plugins[i],
                        i == 0 ? TIERED_AGGREGATOR : TIERED_OPTIMIZER, &s->uses[i],

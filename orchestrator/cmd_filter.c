@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tiered filter: a safetensors file through a pipe and back. */
+#include <assert.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -158,6 +159,7 @@ static void measure(struct session *s)
 
 static int filter(struct session *s, const struct request *r, struct tiered_error *err)
 {
+    assert(r->pipe); /* parse() asks for it */
     s->plugins = tiered_plugins_create(r->folder, err);
     if (!s->plugins || parse_pipe(s, r->pipe, err) < 0 ||
         tiered_safetensors_read(r->in, &s->in, &s->metadata, err) < 0 ||

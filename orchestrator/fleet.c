@@ -276,10 +276,10 @@ static void agent_died(struct run *run, struct run_agent *agent, const char *rea
     }
     agent->died++;
     bool again = agent->restarts < MOST_RESTARTS;
-    run_event(run, "agent_died",
-              json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", agent->planned->name,
-                        "pid", (int)pid, "reason", reason, "last_error", clean,
-                        "restarted", again));
+    told_event(run, "agent_died",
+               json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", agent->planned->name,
+                         "pid", (int)pid, "reason", reason, "last_error", clean,
+                         "restarted", again));
     if (!again) {
         give_up(run, agent, reason);
         return;
@@ -315,9 +315,9 @@ void fleet_watch(struct run *run)
         struct run_agent *agent = &run->agents[i];
         if (agent->pid && !agent->connected &&
             now - agent->silent_since_ms > (agent->seen ? LOST_MS : UNSEEN_MS)) {
-            run_event(run, "agent_silent",
-                      json_pack("{s:s, s:i}", "name", agent->planned->name, "pid",
-                                (int)agent->pid));
+            told_event(run, "agent_silent",
+                       json_pack("{s:s, s:i}", "name", agent->planned->name, "pid",
+                                 (int)agent->pid));
             agent->silent_since_ms = now;
             kill(agent->pid, SIGKILL); /* and so it is started again */
         }

@@ -6,8 +6,8 @@
  *   starting (agents connect, leaves load) -> initial model -> running -> finishing
  *   (the last model is fetched) -> stopping (agents end) -> over
  *
- * run.c is the run's course, fleet.c its agents, caller.c the link with the root node,
- * report.c what is printed.
+ * run.c is the run's course, folder.c where it stands, fleet.c its agents, caller.c the
+ * link with the root node, told.c what becomes of events, report.c what is printed.
  */
 #ifndef TIERED_ORCHESTRATOR_RUN_H
 #define TIERED_ORCHESTRATOR_RUN_H
@@ -134,11 +134,26 @@ int run_up(const struct tiered_plan *plan, struct tiered_plugins *plugins,
 /* Between the parts. */
 void run_fail(struct run *run, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
-void run_event(struct run *run, const char *name, json_t *fields); /* fields stolen */
-/** An event that an agent sent. */
-void run_take_event(struct run *run, json_t *event);
 void run_stop(struct run *run, enum run_status status);
 void run_finished_check(struct run *run);
+
+/** Make the folder of a new run, or find and lock that of one that goes on. Everybody
+ * stands in it from here on. */
+int folder_open(struct run *run, const struct run_options *options,
+                struct tiered_error *err);
+/** A port of loopback for each agent; the same again for a run that goes on. */
+int folder_ports(struct run *run, struct tiered_error *err);
+void folder_close(struct run *run);
+
+/** Open the record; a run that goes on takes from it what was told before. */
+int told_open(struct run *run, const struct run_options *options,
+              struct tiered_error *err);
+/** An event of our own. */
+void told_event(struct run *run, const char *name, json_t *fields); /* fields stolen */
+/** An event that an agent sent. */
+void told_take(struct run *run, json_t *event);
+void told_started(struct run *run);
+void told_finished(struct run *run, double seconds);
 
 int fleet_start(struct run *run, const struct run_options *options,
                 struct tiered_error *err);

@@ -59,7 +59,7 @@ static void shape_text(const struct tiered_tensor *t, char out[64])
                                t->shape[i]);
     }
     if (at < 63) {
-        strcpy(out + at, "]");
+        memcpy(out + at, "]", 2);
     }
 }
 

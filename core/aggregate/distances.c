@@ -9,6 +9,7 @@
  */
 #include "core/aggregate/internal.h"
 
+#include <assert.h>
 #include <math.h>
 
 #include "core/model/numeric.h"
@@ -165,6 +166,7 @@ static int measure_near(struct exact *e, size_t n_pairs, const double *gram,
     }
     memset(slots, 0xff, n * sizeof(slots[0]));
     list_pairs(e, gram, n, slots);
+    assert(e->n_rows > 0); /* n_pairs are */
     e->values = calloc(e->n_rows, e->capacity * sizeof(double));
     if (!e->values) {
         return tiered_fail(err, TIERED_ENOMEM, "no memory for a tile of %zu updates",

@@ -85,14 +85,15 @@ static void step_piece(struct strategy_work *work, uint32_t tensor, uint64_t ele
         double *slots[TIERED_MAX_SLOTS];
         uint8_t *stored[TIERED_MAX_SLOTS];
         enum tiered_dtype dtype[TIERED_MAX_SLOTS];
-        for (uint32_t k = 0; k < opt->ops.n_slots; k++) {
+        const uint32_t n_slots = opt->ops.n_slots;
+        for (uint32_t k = 0; k < n_slots; k++) {
             stored[k] =
                 slot_at(work, opt, k, work->ordinals[tensor], element, &dtype[k]);
             slots[k] = scratch->slots[k];
             tiered_to_f64(dtype[k], stored[k], n, slots[k]);
         }
         opt->ops.step(opt->stage.state, n, x, delta, slots);
-        for (uint32_t k = 0; k < opt->ops.n_slots; k++) {
+        for (uint32_t k = 0; k < n_slots; k++) {
             tiered_from_f64(dtype[k], slots[k], n, stored[k]);
             const struct strategy_overflow here = {
                 .tensor = tensor, .element = element, .optimizer = opt, .slot = k};

@@ -25,6 +25,9 @@ __attribute__((format(printf, 4, 5))) int tiered_fail_at(struct tiered_error *er
                                                          enum tiered_code code,
                                                          struct tiered_mark mark,
                                                          const char *fmt, ...);
+#ifdef __clang_analyzer__ /* see tiered_failed() */
+#define tiered_fail_at(...) (tiered_fail_at(__VA_ARGS__), tiered_failed())
+#endif
 
 #define TIERED_CLEANUP(fn) __attribute__((cleanup(fn)))
 #define TIERED_DEFINE_FREE(type, fn)                                                   \

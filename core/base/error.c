@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int tiered_fail_at(struct tiered_error *err, enum tiered_code code,
-                   struct tiered_mark mark, const char *fmt, ...)
+int(tiered_fail_at)(struct tiered_error *err, enum tiered_code code,
+                    struct tiered_mark mark, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing safetensors files: the header, then the tensors in layout order, all or
    nothing. */
+#include <inttypes.h>
 #include <jansson.h>
 
 #include "core/model/header.h"
@@ -85,14 +86,12 @@ static int append_tensor(struct tiered_bytes *out, const struct tiered_tensor *t
         return -1;
     }
     for (uint32_t i = 0; i < t->rank; i++) {
-        if (tiered_bytes_printf(out, "%s%llu", i ? "," : "",
-                                (unsigned long long)t->shape[i]) < 0) {
+        if (tiered_bytes_printf(out, "%s%" PRIu64, i ? "," : "", t->shape[i]) < 0) {
             return tiered_fail(err, TIERED_ENOMEM, "out of memory");
         }
     }
-    if (tiered_bytes_printf(
-            out, "],\"data_offsets\":[%llu,%llu]}%s", (unsigned long long)begin,
-            (unsigned long long)(begin + t->size_bytes), last ? "" : ",") < 0) {
+    if (tiered_bytes_printf(out, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}%s",
+                            begin, begin + t->size_bytes, last ? "" : ",") < 0) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     return 0;

@@ -172,12 +172,13 @@ static char *copy_string(struct fill *fill, const char *name, const char *key,
     TIERED_FREE char *expanded = NULL;
     const char *text = value->text;
     if (fill->expander) {
-        text = expanded = fill->expander->expand(fill->expander->opaque, text, &err);
-        if (!text) {
+        expanded = fill->expander->expand(fill->expander->opaque, text, &err);
+        if (!expanded) {
             tiered_diag_error(fill->diag, value->mark, "%s: option '%s': %s",
                               fill->what, name, err.text);
             return NULL;
         }
+        text = expanded;
     }
     size_t size = strlen(text) + (key ? strlen(key) + 1 : 0) + 1;
     char *copy = tiered_config_allocate(fill->memory, size, 1);

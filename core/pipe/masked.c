@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Between a delta's values and the words of a ring. */
+#include <assert.h>
+
 #include "core/pipe/masked.h"
 
 #include "core/model/numeric.h"
@@ -85,6 +87,7 @@ int tiered_masked_create(struct tiered_layout *plain, uint32_t word_bytes,
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
     m->n_values += m->n_extras;
+    assert(m->words->n_blocks > 0); /* the tail at least */
     m->n_word_blocks = m->words->n_blocks - 1;
     if (m->words_first[m->n_word_blocks] != m->n_values) { /* a control u64 before it */
         return tiered_fail(err, TIERED_ENOTSUP,

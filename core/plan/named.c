@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tree: irregular trees with the user's names; depth says the tier. */
+#include <assert.h>
 #include <string.h>
 
 #include "core/plan/inside.h"
@@ -56,7 +57,9 @@ static int second_place(struct named *n, const struct entry *entry, uint32_t par
                         uint32_t first)
 {
     const struct tiered_node *nodes = n->p->w->nodes;
-    struct tiered_mark mark = n->entries[first].name->mark;
+    const struct tiered_value *name = n->entries[first].name;
+    assert(name); /* each node has its entry */
+    struct tiered_mark mark = name->mark;
     if (is_ancestor(nodes, first, parent)) {
         return tiered_diag_error(
             n->p->diag, entry->name->mark,

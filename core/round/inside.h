@@ -89,18 +89,20 @@ struct tiered_round {
     /* How many children there are of each kind: every check is O(1). */
     uint32_t count[N_MEMBERSHIPS][N_LINKS][2];
 
-    bool have_turn;
-    bool announce; /* the record was restored: COMMITTED may never have been said */
     struct tiered_round_record record; /* the last one committed, or being committed */
     struct tiered_path path;           /* of the open round; depth 0: none */
     struct tiered_path last_path;      /* of the last committed round; depth 0: none */
     uint32_t n_sampled;
-    uint64_t open_examples; /* of the stored updates of the open round */
-    bool deadline_passed;   /* of the open round or phase step */
-    bool no_result;         /* being committed without a contribution */
     uint32_t step;          /* of the open phase, from 1 */
+    uint64_t open_examples; /* of the stored updates of the open round */
     uint64_t attempt;       /* at the phases of a round: its number */
     char failure[256];
+
+    bool have_turn;
+    bool announce; /* the record was restored: COMMITTED may never have been said */
+    bool deadline_passed; /* of the open round or phase step */
+    bool no_result;       /* being committed without a contribution */
+    bool initial_wanted, told_ready, out_of_memory;
 
     struct tiered_counted *counted, *committed, *answered;
     struct round_timer timers[TIERED_TIMER_PHASE + 1];
@@ -108,13 +110,10 @@ struct tiered_round {
 
     struct evaluation evaluation;
     struct pending_order pending_start, pending_evaluate;
-    bool initial_wanted;
     struct tiered_path initial_path;
-    bool told_ready;
 
     struct tiered_round_action *actions;
     size_t n_actions, actions_capacity;
-    bool out_of_memory;
     struct tiered_round_action scratch; /* written to when there is no memory */
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A machine's rules, the shares they speak of, and who is sampled for a round. */
+#include <assert.h>
 #include <math.h>
 
 #include "core/round/inside.h"
@@ -77,6 +78,7 @@ double tiered_round_expected(double sample, bool poisson, uint32_t n)
 static int pick(struct tiered_round *r, const struct tiered_path *path, uint32_t wanted)
 {
     uint32_t n = r->config.n_children;
+    assert(n > 0); /* round_check_config() */
     TIERED_FREE uint32_t *order = malloc(n * sizeof(*order));
     if (!order) {
         r->out_of_memory = true;

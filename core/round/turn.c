@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A turn: started by the parent, its rounds one after the other, then delivered; or
    failed, or abandoned for a newer one. */
+#include <inttypes.h>
+
 #include "core/round/inside.h"
 
 bool round_is_open(const struct tiered_round *r)
@@ -201,11 +203,10 @@ void round_abandon(struct tiered_round *r, const char *why)
         char path[192];
         tiered_path_text(&r->record.turn, path);
         round_warn(r,
-                   "the turn %s%.100sis abandoned after %u of %u rounds, %s: %llu "
-                   "examples are lost",
+                   "the turn %s%.100sis abandoned after %u of %u rounds, %s: %" PRIu64
+                   " examples are lost",
                    path, *path ? " " : "", r->record.round, r->config.rounds_per_parent,
-                   why,
-                   (unsigned long long)(r->record.num_examples + r->open_examples));
+                   why, r->record.num_examples + r->open_examples);
     }
     if (round_is_open(r)) {
         discard_round(r, "its round was abandoned");

@@ -242,15 +242,15 @@ static int settle_head(struct tiered_encoded *e, const struct tiered_digest *dig
         }
         return 0;
     }
-    uint8_t *bytes = malloc(sizeof(*digest));
+    uint8_t *bytes = malloc(sizeof(digest->bytes));
     if (!bytes) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");
     }
-    memcpy(bytes, digest, sizeof(*digest));
+    memcpy(bytes, digest->bytes, sizeof(digest->bytes));
     if (head->encoded.len) {
         free(head->encoded.data);
     }
-    head->encoded = (ProtobufCBinaryData){.len = sizeof(*digest), .data = bytes};
+    head->encoded = (ProtobufCBinaryData){.len = sizeof(digest->bytes), .data = bytes};
     head->n_blocks = e->next;
     head->encoded_bytes = e->bytes;
     return 0;

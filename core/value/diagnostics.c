@@ -55,8 +55,8 @@ __attribute__((format(printf, 4, 0))) static void keep(struct tiered_diagnostics
     vsnprintf(item->text, sizeof(item->text), fmt, args);
 }
 
-int tiered_diag_error(struct tiered_diagnostics *diag, struct tiered_mark mark,
-                      const char *fmt, ...)
+int(tiered_diag_error)(struct tiered_diagnostics *diag, struct tiered_mark mark,
+                       const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);

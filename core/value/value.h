@@ -51,6 +51,9 @@ struct tiered_diagnostics {
 __attribute__((format(printf, 3, 4))) int
 tiered_diag_error(struct tiered_diagnostics *diag, struct tiered_mark mark,
                   const char *fmt, ...); /* always -1 */
+#ifdef __clang_analyzer__                /* see tiered_failed() */
+#define tiered_diag_error(...) (tiered_diag_error(__VA_ARGS__), tiered_failed())
+#endif
 __attribute__((format(printf, 3, 4))) void
 tiered_diag_warn(struct tiered_diagnostics *diag, struct tiered_mark mark,
                  const char *fmt, ...);

@@ -250,7 +250,6 @@ def why_names_the_step(place):
             out = subprocess.run([os.path.join(BIN, "tiered"), "why", "--runs", place.runs],
                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             said.append(out.stdout)
-            time.sleep(0.1)
         os.kill(pid, signal.SIGCONT)
 
     run = up(place, topology(place, rounds=15), on_event=on_event)
@@ -309,6 +308,15 @@ tiers:
     assert len(run.of("round_committed", tier="fog")) == 3 * 2 * 2
 
 
+def wait_for_training(run_dir, number):
+    """Until the members of that round train; the run must log at level debug."""
+    log, limit = os.path.join(run_dir, "logs", "cloud-0.log"), time.monotonic() + 10
+    line = "round=%d: the members have keys, and train" % number
+    while line not in open(log).read():
+        assert time.monotonic() < limit, "round %d does not train" % number
+        time.sleep(0.005)
+
+
 def kill(place, victim, process, killed):
     pid = living_pid(place, victim)
     if pid:
@@ -335,14 +343,17 @@ def a_killed_leaf_is_a_dropout(place):
 
 def at_full_quorum_a_killed_leaf_is_waited_for(place):
     """It has lost its keys, so the round begins anew with it: nothing was revealed yet."""
-    killed = []
+    started, killed = [], []
 
     def on_event(process, event):
+        if event["event"] == "run_started":
+            started.append(event["dir"])
         if event["event"] == "round_committed" and event["round"] in (1, 3):
-            time.sleep(0.1)  # the next round has begun, and they train
+            wait_for_training(started[0], event["round"] + 1)
             kill(place, "leaf-4", process, killed)
 
-    run = up(place, topology(place, rounds=5, delay=300), on_event=on_event)
+    run = up(place, topology(place, rounds=5, delay=300), "--log-level", "debug",
+             on_event=on_event)
     assert run.code == 0, run.stderr
     assert killed
     assert [(e["contributions"], e["num_examples"]) for e in run.of("round_committed")] == [
@@ -362,7 +373,7 @@ def a_round_whose_shares_were_told_is_not_repeated(place):
         if event["event"] == "run_started":
             started.append(event["dir"])
         if event["event"] == "round_committed" and event["round"] == 1 and not done:
-            time.sleep(0.1)  # round 2 is being trained
+            wait_for_training(started[0], 2)
             pid = living_pid(place, "cloud-0")
             os.kill(pid, signal.SIGSTOP)
             with open(state_file(started[0], "cloud-0", "summed"), "w") as f:
@@ -370,7 +381,8 @@ def a_round_whose_shares_were_told_is_not_repeated(place):
             os.kill(pid, signal.SIGKILL)
             done.append(pid)
 
-    run = up(place, topology(place, rounds=4, delay=400), on_event=on_event)
+    run = up(place, topology(place, rounds=4, delay=400), "--log-level", "debug",
+             on_event=on_event)
     assert run.code == 0, run.stderr
     assert done
     assert [e["contributions"] for e in run.of("round_committed")] == [6, 0, 6, 6]
@@ -385,7 +397,7 @@ def a_member_joins_no_second_attempt(place):
         if event["event"] == "run_started":
             started.append(event["dir"])
         if event["event"] == "round_committed" and event["round"] == 1 and not done:
-            time.sleep(0.1)
+            wait_for_training(started[0], 2)
             pid = living_pid(place, "leaf-5")
             os.kill(pid, signal.SIGSTOP)
             with open(state_file(started[0], "leaf-5", "revealed"), "w") as f:
@@ -393,7 +405,8 @@ def a_member_joins_no_second_attempt(place):
             os.kill(pid, signal.SIGKILL)
             kill(place, "cloud-0", process, done)  # and begins round 2 anew
 
-    run = up(place, topology(place, rounds=4, quorum="60%", delay=400), on_event=on_event)
+    run = up(place, topology(place, rounds=4, quorum="60%", delay=400), "--log-level",
+             "debug", on_event=on_event)
     assert run.code == 0, run.stderr
     assert done
     rounds = {e["round"]: e["contributions"] for e in run.of("round_committed")}

@@ -68,8 +68,8 @@ class Run:
         return "".join(open(os.path.join(folder, f)).read() for f in sorted(os.listdir(folder)))
 
 
-def up(place, topology, *more, on_event=None):
-    """Run to the end; on_event(process, event) may disturb it. No process may be left."""
+def follow(place, topology, *more, on_event=None):
+    """`tiered up` until it exits; on_event(process, event) may disturb it."""
     process = subprocess.Popen(place.command(topology, *more), stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     errors = []
@@ -85,10 +85,20 @@ def up(place, topology, *more, on_event=None):
     code = process.wait()
     alarm.cancel()
     reader.join()
+    return Run(code, events, errors[0])
+
+
+def check_leftovers(place):
     left = leftovers(place)
     assert not left, "processes left behind: %s" % left
-    check_sanitizers(place, errors[0])
-    return Run(code, events, errors[0])
+
+
+def up(place, topology, *more, on_event=None):
+    """Run to the end; on_event(process, event) may disturb it. No process may be left."""
+    run = follow(place, topology, *more, on_event=on_event)
+    check_leftovers(place)
+    check_sanitizers(place, run.stderr)
+    return run
 
 
 SANITIZER = re.compile(r"(ERROR|WARNING): \w+Sanitizer|\bruntime error: ")

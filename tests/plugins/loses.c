@@ -1,64 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A filter that is lossy and does not say so. */
-#include <string.h>
+#include "plain.h"
 
-#include "tiered/filter.h"
-
-static int init(const struct tiered_host *host, const void *config,
-                const struct tiered_manifest *manifest, void **ret_state,
+static int lose(void *state, const struct tiered_block *block, const void *in,
+                size_t in_size, void *out, size_t capacity, size_t *ret_size,
                 struct tiered_error *err)
 {
-    (void)host, (void)config, (void)manifest, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    (void)state;
-}
-
-static size_t bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
-
-static int forward(void *state, const struct tiered_block *block, const void *in,
-                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                   struct tiered_error *err)
-{
-    (void)state, (void)block;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
+    if (plain_copy(state, block, in, in_size, out, capacity, ret_size, err) < 0) {
+        return -1;
     }
-    memcpy(out, in, in_size);
-    *ret_size = in_size;
-    return 0;
-}
-
-static int inverse(void *state, const struct tiered_block *block, const void *in,
-                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                   struct tiered_error *err)
-{
-    (void)state, (void)block;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
-    }
-    memcpy(out, in, in_size);
     if (in_size > 8) {
         memset(out, 0, 2);
     }
-    *ret_size = in_size;
     return 0;
 }
 
 static const struct tiered_filter_ops ops = {.size = sizeof(ops),
-                                             .init = init,
-                                             .destroy = destroy,
-                                             .bound = bound,
-                                             .forward = forward,
-                                             .inverse = inverse};
+                                             PLAIN_OPS,
+                                             .bound = plain_bound,
+                                             .forward = plain_copy,
+                                             .inverse = lose};
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "loses", .version = "1.0",
                      .summary = "a test", .ops = &ops);

@@ -1,28 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A filter whose bound is one byte less than what forward writes. */
-#include <string.h>
-
-#include "tiered/filter.h"
-
-static int init(const struct tiered_host *host, const void *config,
-                const struct tiered_manifest *manifest, void **ret_state,
-                struct tiered_error *err)
-{
-    (void)host, (void)config, (void)manifest, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    (void)state;
-}
-
-static size_t bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
+#include "plain.h"
 
 static int forward(void *state, const struct tiered_block *block, const void *in,
                    size_t in_size, void *out, size_t capacity, size_t *ret_size,
@@ -36,25 +14,11 @@ static int forward(void *state, const struct tiered_block *block, const void *in
     return 0;
 }
 
-static int inverse(void *state, const struct tiered_block *block, const void *in,
-                   size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                   struct tiered_error *err)
-{
-    (void)state, (void)block;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
-    }
-    memcpy(out, in, in_size);
-    *ret_size = in_size;
-    return 0;
-}
-
 static const struct tiered_filter_ops ops = {.size = sizeof(ops),
-                                             .init = init,
-                                             .destroy = destroy,
-                                             .bound = bound,
+                                             PLAIN_OPS,
+                                             .bound = plain_bound,
                                              .forward = forward,
-                                             .inverse = inverse};
+                                             .inverse = plain_copy};
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "overruns", .version = "1.0",
                      .summary = "a test", .ops = &ops);

@@ -1,69 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A privacy filter that halves f32 values and leaves them where they are. */
-#include <string.h>
-
-#include "tiered/filter.h"
-
-static int init(const struct tiered_host *host, const void *config,
-                const struct tiered_manifest *manifest, void **ret_state,
-                struct tiered_error *err)
-{
-    (void)host;
-    (void)config;
-    (void)manifest;
-    (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    (void)state;
-}
-
-static size_t bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
+#include "plain.h"
 
 static int halve(void *state, const struct tiered_block *block, const void *in,
                  size_t in_size, void *out, size_t capacity, size_t *ret_size,
                  struct tiered_error *err)
 {
-    (void)state;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
+    float *values = out;
+    if (plain_copy(state, block, in, in_size, out, capacity, ret_size, err) < 0) {
+        return -1;
     }
-    const float *from = in;
-    float *to = out;
     for (uint64_t i = 0; block->dtype == TIERED_F32 && i < block->n_elements; i++) {
-        to[i] = from[i] / 2;
+        values[i] /= 2;
     }
-    *ret_size = in_size;
-    return 0;
-}
-
-static int copy(void *state, const struct tiered_block *block, const void *in,
-                size_t in_size, void *out, size_t capacity, size_t *ret_size,
-                struct tiered_error *err)
-{
-    (void)state;
-    (void)block;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
-    }
-    memcpy(out, in, in_size);
-    *ret_size = in_size;
     return 0;
 }
 
 static const struct tiered_filter_ops ops = {.size = sizeof(ops),
-                                             .init = init,
-                                             .destroy = destroy,
-                                             .bound = bound,
+                                             PLAIN_OPS,
+                                             .bound = plain_bound,
                                              .forward = halve,
-                                             .inverse = copy};
+                                             .inverse = plain_copy};
 
 TIERED_PLUGIN_DEFINE(.kind = TIERED_FILTER, .name = "test-halve", .version = "1.0",
                      .summary = "a test", .traits = TIERED_PRIVACY | TIERED_LOSSY,

@@ -1,53 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A filter that loses the last bits of each f32. */
-#include <string.h>
-
-#include "tiered/filter.h"
-
-static int init(const struct tiered_host *host, const void *config,
-                const struct tiered_manifest *manifest, void **ret_state,
-                struct tiered_error *err)
-{
-    (void)host;
-    (void)config;
-    (void)manifest;
-    (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    (void)state;
-}
-
-static size_t bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
+#include "plain.h"
 
 static int lose(void *state, const struct tiered_block *block, const void *in,
                 size_t in_size, void *out, size_t capacity, size_t *ret_size,
                 struct tiered_error *err)
 {
-    (void)state;
     uint8_t *bytes = out;
-    if (in_size > capacity) {
-        return tiered_fail(err, TIERED_ENOMEM, "no room");
+    if (plain_copy(state, block, in, in_size, out, capacity, ret_size, err) < 0) {
+        return -1;
     }
-    memcpy(out, in, in_size);
     for (size_t i = 0; block->dtype == TIERED_F32 && i + 4 <= in_size; i += 4) {
         bytes[i] = 0;
     }
-    *ret_size = in_size;
     return 0;
 }
 
 static const struct tiered_filter_ops ops = {.size = sizeof(ops),
-                                             .init = init,
-                                             .destroy = destroy,
-                                             .bound = bound,
+                                             PLAIN_OPS,
+                                             .bound = plain_bound,
                                              .forward = lose,
                                              .inverse = lose};
 

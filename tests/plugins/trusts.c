@@ -1,22 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A filter that believes the size which a block says of itself. */
-#include <string.h>
-
-#include "tiered/filter.h"
-
-static int init(const struct tiered_host *host, const void *config,
-                const struct tiered_manifest *manifest, void **ret_state,
-                struct tiered_error *err)
-{
-    (void)host, (void)config, (void)manifest, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void destroy(void *state)
-{
-    (void)state;
-}
+#include "plain.h"
 
 static size_t bound(void *state, size_t in_size)
 {
@@ -58,8 +42,7 @@ static int inverse(void *state, const struct tiered_block *block, const void *in
 }
 
 static const struct tiered_filter_ops ops = {.size = sizeof(ops),
-                                             .init = init,
-                                             .destroy = destroy,
+                                             PLAIN_OPS,
                                              .bound = bound,
                                              .forward = forward,
                                              .inverse = inverse};

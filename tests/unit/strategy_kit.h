@@ -84,15 +84,20 @@ static inline int kit_read(void *source, uint32_t block, void *out,
     return 0;
 }
 
-/* Rules are "NAME" or "NAME:key=value,…". Returns what creation returned. */
-static inline int kit_begin(struct kit *k, struct tiered_layout *layout,
-                            const char *const *rules, size_t n_rules)
+static inline void kit_init(struct kit *k, struct tiered_layout *layout)
 {
     memset(k, 0, sizeof(*k));
     k->layout = layout;
     k->run.layout = layout;
     k->run.rows = k->rows;
     tiered_hosting_init(&k->hosting, 1, "test", NULL, NULL, NULL);
+}
+
+/* Rules are "NAME" or "NAME:key=value,…". Returns what creation returned. */
+static inline int kit_begin(struct kit *k, struct tiered_layout *layout,
+                            const char *const *rules, size_t n_rules)
+{
+    kit_init(k, layout);
     k->plugins = tiered_plugins_create(NULL, &k->err);
     assert_non_null(k->plugins);
     struct tiered_use uses[4];
@@ -229,6 +234,75 @@ static inline void kit_expect(const struct tiered_model *model, const double *wa
         }
     }
     assert_int_equal(at, n);
+}
+
+/* -------- one child alone, and copies of it -------- */
+
+static const enum tiered_dtype kit_dtypes[] = {TIERED_F32,  TIERED_F64, TIERED_F16,
+                                               TIERED_BF16, TIERED_I8,  TIERED_I64};
+
+/* One child comes back bit for bit, and so do copies of it but for rounding. */
+static inline void kit_identity(const char *rule, enum tiered_dtype dtype,
+                                size_t copies, bool with_base)
+{
+    const double values[] = {-0.0, 0, 1e-3, -7, 100, 1.0 / 3};
+    struct kit k;
+    BEGIN(&k, kit_layout(dtype, 6), rule);
+    if (with_base) {
+        BASE(&k, 1, 2, 3, 4, 5, 6);
+    }
+    for (size_t i = 0; i < copies; i++) {
+        kit_row(&k, values, 5);
+        k.rows[i].contribution.local_steps = 3;
+    }
+    struct tiered_model *model = kit_run(&k);
+    for (size_t v = 0; v < TIERED_COUNT(values); v++) {
+        assert_true(fabs(kit_value(model, 0, v) - kit_value(k.models[0], 0, v)) <=
+                    1e-13);
+    }
+    if (copies == 1) {
+        assert_memory_equal(model->data, k.models[0]->data, k.layout->m.data_bytes);
+    }
+    tiered_model_unref(model);
+    kit_finish(&k);
+}
+
+/* -------- an aggregator of the test's own -------- */
+
+static inline int kit_probe_init(const struct tiered_host *host, const void *config,
+                                 void **ret_state, struct tiered_error *err)
+{
+    (void)host, (void)config, (void)err;
+    *ret_state = NULL;
+    return 0;
+}
+
+static inline void kit_probe_destroy(void *state)
+{
+    (void)state;
+}
+
+/* The strategy is the aggregator 'probe': these ops, and a life without a state. */
+static inline void kit_probe(struct kit *k, struct tiered_layout *layout,
+                             const struct tiered_aggregator_ops *probe)
+{
+    static struct tiered_aggregator_ops ops;
+    static struct tiered_loaded loaded;
+    ops = *probe;
+    ops.size = sizeof(ops);
+    ops.init = kit_probe_init;
+    ops.destroy = kit_probe_destroy;
+    loaded.plugin = (struct tiered_plugin){.abi_version = TIERED_ABI_VERSION,
+                                           .struct_size = sizeof(loaded.plugin),
+                                           .kind = TIERED_AGGREGATOR,
+                                           .name = "probe",
+                                           .version = "1",
+                                           .summary = "sees all",
+                                           .ops = &ops};
+    struct tiered_use use = {&loaded, NULL};
+    kit_init(k, layout);
+    assert_int_equal(
+        tiered_strategy_create(&use, 1, &k->hosting, &k->strategy, &k->err), 0);
 }
 
 #endif

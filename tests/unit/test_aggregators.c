@@ -286,32 +286,13 @@ static void test_median_of_many(void **state)
     }
 }
 
-/* One child is returned bit for bit, and so are copies of one child. */
 static void test_identity(void **state)
 {
     (void)state;
-    static const enum tiered_dtype dtypes[] = {TIERED_F32,  TIERED_F64, TIERED_F16,
-                                               TIERED_BF16, TIERED_I8,  TIERED_I64};
-    const double values[] = {-0.0, 0, 1e-3, -7, 100, 1.0 / 3};
     for (size_t r = 0; r < TIERED_COUNT(rules); r++) {
-        for (size_t d = 0; d < TIERED_COUNT(dtypes); d++) {
+        for (size_t d = 0; d < TIERED_COUNT(kit_dtypes); d++) {
             for (size_t copies = 1; copies <= 4; copies++) {
-                struct kit k;
-                BEGIN(&k, kit_layout(dtypes[d], 6), rules[r]);
-                for (size_t i = 0; i < copies; i++) {
-                    kit_row(&k, values, 5);
-                }
-                struct tiered_model *model = kit_run(&k);
-                for (size_t v = 0; v < 6 && copies > 1; v++) {
-                    assert_true(fabs(kit_value(model, 0, v) -
-                                     kit_value(k.models[0], 0, v)) <= 1e-13);
-                }
-                if (copies == 1) {
-                    assert_memory_equal(model->data, k.models[0]->data,
-                                        k.layout->m.data_bytes);
-                }
-                tiered_model_unref(model);
-                kit_finish(&k);
+                kit_identity(rules[r], kit_dtypes[d], copies, false);
             }
         }
     }

@@ -9,19 +9,6 @@
 static double seen[KIT_MAX_ROWS * KIT_MAX_ROWS];
 static bool leaves_out_w;
 
-static int probe_init(const struct tiered_host *host, const void *config,
-                      void **ret_state, struct tiered_error *err)
-{
-    (void)host, (void)config, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void probe_destroy(void *state)
-{
-    (void)state;
-}
-
 static int probe_weigh(void *state, const struct tiered_round_view *view,
                        double *ret_weights, struct tiered_error *err)
 {
@@ -42,32 +29,13 @@ static bool probe_measures(const void *state, const struct tiered_tensor *tensor
 static void probe_begin(struct kit *k, struct tiered_layout *layout,
                         enum tiered_needs needs)
 {
-    static struct tiered_aggregator_ops ops;
-    static struct tiered_loaded loaded;
-    ops = (struct tiered_aggregator_ops){.size = sizeof(ops),
-                                         .needs = needs,
-                                         .acts_on = TIERED_ROLE_BIT(TIERED_PARAMETER) |
-                                                    TIERED_ROLE_BIT(TIERED_BUFFER),
-                                         .init = probe_init,
-                                         .destroy = probe_destroy,
-                                         .weigh = probe_weigh,
-                                         .measures = probe_measures};
-    loaded.plugin = (struct tiered_plugin){.abi_version = TIERED_ABI_VERSION,
-                                           .struct_size = sizeof(loaded.plugin),
-                                           .kind = TIERED_AGGREGATOR,
-                                           .name = "probe",
-                                           .version = "1",
-                                           .summary = "sees all",
-                                           .ops = &ops};
+    const struct tiered_aggregator_ops ops = {
+        .needs = needs,
+        .acts_on = TIERED_ROLE_BIT(TIERED_PARAMETER) | TIERED_ROLE_BIT(TIERED_BUFFER),
+        .weigh = probe_weigh,
+        .measures = probe_measures};
     leaves_out_w = false;
-    memset(k, 0, sizeof(*k));
-    k->layout = layout;
-    k->run.layout = layout;
-    k->run.rows = k->rows;
-    struct tiered_use use = {&loaded, NULL};
-    tiered_hosting_init(&k->hosting, 1, "test", NULL, NULL, NULL);
-    assert_int_equal(
-        tiered_strategy_create(&use, 1, &k->hosting, &k->strategy, &k->err), 0);
+    kit_probe(k, layout, &ops);
 }
 
 static void run_only(struct kit *k)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions between a parent and its children: who gets in, who is turned away and why,
    silence, restarts on both sides. */
-#include "link_fixture.h"
+#include "link_hand.h"
 
 static void a_child_comes_ready_and_goes(void **state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Children and strangers that break the rules of a link: each is told exactly why, and
    nobody else notices. */
-#include "link_fixture.h"
+#include "link_hand.h"
 
 #define N_BLOCKS 4
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parents that are frozen, broken or dishonest: what the child's side makes of them.
    The parent is played by hand. */
-#include "link_fixture.h"
+#include "link_hand.h"
 
 static const struct tiered_path round_one = {2, {1, 1}};
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Models from parent to child: served, waited for, refused, resumed; and observers. */
-#include "link_fixture.h"
+#include "link_hand.h"
 
 static void publish(struct fixture *f, struct tiered_encoded *e, enum model_mode mode)
 {

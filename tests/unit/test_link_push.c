@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Updates from child to parent: delivered, answered, cut off and resumed. */
-#include "link_fixture.h"
+#include "link_hand.h"
 
 static const struct tiered_path round_one = {2, {1, 1}};
 

@@ -571,7 +571,7 @@ static void test_rows_check(void **state)
                      -1);
     assert_string_equal(err.text, "option 'a' is there twice");
     assert_int_equal(tiered_option_rows_check(twice, 1, 16, 32, &err), -1);
-    assert_string_equal(err.text, "its option rows have 16 bytes (88 are needed)");
+    assert_string_equal(err.text, "its option rows have 16 bytes (80 are needed)");
     /* A section that contains itself has no end. */
     struct tiered_option loop = {
         .name = "a", .help = "x", .type = TIERED_SECTION, .n_nested = 1};

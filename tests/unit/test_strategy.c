@@ -211,19 +211,6 @@ static void test_optimizer_needs_a_base(void **state)
 
 static double seen[16], given[4];
 
-static int probe_init(const struct tiered_host *host, const void *config,
-                      void **ret_state, struct tiered_error *err)
-{
-    (void)host, (void)config, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void probe_destroy(void *state)
-{
-    (void)state;
-}
-
 static int probe_weigh(void *state, const struct tiered_round_view *view,
                        double *ret_weights, struct tiered_error *err)
 {
@@ -240,29 +227,9 @@ static int probe_weigh(void *state, const struct tiered_round_view *view,
 static void probe_begin(struct kit *k, struct tiered_layout *layout,
                         enum tiered_needs needs, uint32_t acts_on)
 {
-    static struct tiered_aggregator_ops ops;
-    static struct tiered_loaded loaded;
-    ops = (struct tiered_aggregator_ops){.size = sizeof(ops),
-                                         .needs = needs,
-                                         .acts_on = acts_on,
-                                         .init = probe_init,
-                                         .destroy = probe_destroy,
-                                         .weigh = probe_weigh};
-    loaded.plugin = (struct tiered_plugin){.abi_version = TIERED_ABI_VERSION,
-                                           .struct_size = sizeof(loaded.plugin),
-                                           .kind = TIERED_AGGREGATOR,
-                                           .name = "probe",
-                                           .version = "1",
-                                           .summary = "sees all",
-                                           .ops = &ops};
-    memset(k, 0, sizeof(*k));
-    k->layout = layout;
-    k->run.layout = layout;
-    k->run.rows = k->rows;
-    struct tiered_use use = {&loaded, NULL};
-    tiered_hosting_init(&k->hosting, 1, "test", NULL, NULL, NULL);
-    assert_int_equal(
-        tiered_strategy_create(&use, 1, &k->hosting, &k->strategy, &k->err), 0);
+    const struct tiered_aggregator_ops ops = {
+        .needs = needs, .acts_on = acts_on, .weigh = probe_weigh};
+    kit_probe(k, layout, &ops);
 }
 
 static void test_gram(void **state)

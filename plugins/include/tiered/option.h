@@ -62,6 +62,7 @@ enum tiered_option_flags {
 struct tiered_option {
     const char *name;
     enum tiered_option_type type;
+    uint32_t flags;       /* enum tiered_option_flags */
     const char *fallback; /* the default as a user would write it; NULL: absent. Absent
                              numbers are left as zero bytes, absent strings as NULL */
     double min, max;      /* numbers only, the second may be INFINITY; both 0: any */
@@ -69,8 +70,7 @@ struct tiered_option {
                              string "path": a relative one starts at the topology's
                              folder */
     const char *help;     /* one line; what is to be typed in 'quotes' */
-    uint32_t flags;
-    size_t offset; /* of the value in the config struct */
+    size_t offset;        /* of the value in the config struct */
     const struct tiered_option
         *nested; /* CHOICE: the alternatives; SECTION: its rows */
     size_t n_nested;

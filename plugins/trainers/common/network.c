@@ -181,7 +181,7 @@ static double cross_entropy(const float *z, size_t classes, uint32_t y, float *r
     *ret_most = z[best];
     *ret_sum = sum;
     *ret_correct = best == y;
-    return log(sum) + z[best] - z[y];
+    return log((double)sum) + z[best] - z[y];
 }
 
 /* Scores the batch that forward() went over; fills the last delta, if there is one,

@@ -41,10 +41,12 @@ static void sort_by_class(const struct tiered_partition *p, const uint32_t *shuf
 static void assign_iid(const struct tiered_partition *p, const uint32_t *shuffled,
                        uint32_t *owner)
 {
-    for (uint32_t k = 0; k < p->count; k++) {
-        for (uint32_t i = cut(p->n, k, p->count); i < cut(p->n, k + 1, p->count); i++) {
-            owner[shuffled[i]] = k;
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        while (i == cut(p->n, k + 1, p->count)) {
+            k++;
         }
+        owner[shuffled[i]] = k;
     }
 }
 

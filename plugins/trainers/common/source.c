@@ -154,11 +154,11 @@ static int name_labels(const char *path, char **ret, struct tiered_error *err)
                               "its name does not hold 'images', so its labels' file is "
                               "not known; give the folder");
     }
-    *ret = strdup(path);
-    if (!*ret) {
+    if (asprintf(ret, "%.*slabels%s", (int)(images - path), path,
+                 images + strlen("images")) < 0) {
+        *ret = NULL;
         return no_memory(err);
     }
-    memcpy(*ret + (images - path), "labels", 6);
     char *rank = strstr(*ret + (images - path), "idx3");
     if (rank) {
         rank[3] = '1';

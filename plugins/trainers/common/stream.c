@@ -23,8 +23,8 @@ static void show_path(const char *path, char out[SHOWN_BYTES + 1])
     }
 }
 
-int tiered_fail_in(struct tiered_error *err, enum tiered_code code, const char *path,
-                   const char *fmt, ...)
+int(tiered_fail_in)(struct tiered_error *err, enum tiered_code code, const char *path,
+                    const char *fmt, ...)
 {
     char shown[SHOWN_BYTES + 1];
     va_list args;
@@ -35,8 +35,8 @@ int tiered_fail_in(struct tiered_error *err, enum tiered_code code, const char *
     return tiered_error_prefix(err, "%s: ", shown);
 }
 
-int tiered_fail_line(struct tiered_error *err, const char *path, uint64_t line,
-                     uint64_t column, const char *fmt, ...)
+int(tiered_fail_line)(struct tiered_error *err, const char *path, uint64_t line,
+                      uint64_t column, const char *fmt, ...)
 {
     char shown[SHOWN_BYTES + 1];
     va_list args;

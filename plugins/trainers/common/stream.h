@@ -18,6 +18,10 @@ __attribute__((format(printf, 4, 5))) int tiered_fail_in(struct tiered_error *er
 __attribute__((format(printf, 5, 6))) int
 tiered_fail_line(struct tiered_error *err, const char *path, uint64_t line,
                  uint64_t column, const char *fmt, ...);
+#ifdef __clang_analyzer__ /* see tiered_failed() */
+#define tiered_fail_in(...)   (tiered_fail_in(__VA_ARGS__), tiered_failed())
+#define tiered_fail_line(...) (tiered_fail_line(__VA_ARGS__), tiered_failed())
+#endif
 
 struct tiered_stream {
     gzFile file;
