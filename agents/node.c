@@ -246,12 +246,23 @@ static void take_order(struct node *node, const struct tiered_frame *frame,
     }
 }
 
+static void forget(struct node *node, const struct tiered_path *path)
+{
+    const struct tiered_log_context where = log_context(node);
+    struct tiered_error err;
+    pthread_mutex_lock(&node->outbox_lock);
+    if (tiered_outbox_clear(node->outbox, path, &err) < 0) {
+        tiered_log(TIERED_LOG_WARN, "node", &where, "cannot clear the outbox: %s",
+                   err.text);
+    }
+    pthread_mutex_unlock(&node->outbox_lock);
+}
+
 /* The parent's round is over: the outbox may forget, and so may we. */
 static void settle(struct node *node, const struct tiered_path *path, bool counted,
                    const char *reason)
 {
     const struct tiered_log_context where = log_context(node);
-    struct tiered_error err;
     char text[192];
     tiered_path_text(path, text);
     if (!counted) {
@@ -259,23 +270,21 @@ static void settle(struct node *node, const struct tiered_path *path, bool count
                    "update of round '%s' not counted: %s", text,
                    reason && reason[0] ? reason : "no reason given");
     }
-    pthread_mutex_lock(&node->outbox_lock);
-    if (tiered_outbox_clear(node->outbox, path, &err) < 0) {
-        tiered_log(TIERED_LOG_WARN, "node", &where, "cannot clear the outbox: %s",
-                   err.text);
-    }
-    pthread_mutex_unlock(&node->outbox_lock);
+    if (counted || !node->member) {
+        forget(node, path);
+    } /* or its round may begin anew, and then it is taken back */
     if (tiered_path_equal(&node->delivering_path, path)) {
         tiered_uplink_cancel_push(node->uplink);
     }
     node->work->settled(node, path);
 }
 
-/* A first message of a new attempt: what an older one made has masks of its own. */
+/* A first message of a new attempt: what an older one made has masks of its own, which
+   nobody can open any more. So its noise counts no more either. */
 static void begin_again(struct node *node, const struct tiered_path *path)
 {
     pthread_mutex_lock(&node->outbox_lock);
-    tiered_outbox_clear(node->outbox, path, NULL);
+    tiered_outbox_take_back(node->outbox, path, NULL);
     pthread_mutex_unlock(&node->outbox_lock);
     if (tiered_path_equal(&node->delivering_path, path)) {
         tiered_uplink_cancel_push(node->uplink);

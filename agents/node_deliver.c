@@ -167,13 +167,23 @@ static void count_traffic(struct deliver_job *d)
     }
 }
 
+static void take_back(struct deliver_job *d)
+{
+    struct node *node = d->job.node;
+    pthread_mutex_lock(&node->outbox_lock);
+    tiered_outbox_take_back(node->outbox, &d->update.path, NULL);
+    pthread_mutex_unlock(&node->outbox_lock);
+}
+
 static void deliver_done(struct node_job *job)
 {
     struct deliver_job *d = (struct deliver_job *)job;
     struct node *node = job->node;
     bool wanted = !node->closing && node->train.active &&
                   tiered_path_equal(&node->train.path, &d->update.path);
-    if (job->result == 0) {
+    if (job->result == 0 && node->member && !wanted && !node->closing) {
+        take_back(d); /* it was masked for an attempt that is over, and never left */
+    } else if (job->result == 0) {
         node_tell_released(node, d->released);
     }
     if (wanted) {

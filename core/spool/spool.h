@@ -56,6 +56,11 @@ int tiered_outbox_state(struct tiered_outbox *outbox, struct tiered_bytes *ret,
 /** The parent has settled `path`. Nothing happens when no such entry stands. */
 int tiered_outbox_clear(struct tiered_outbox *outbox, const struct tiered_path *path,
                         struct tiered_error *err);
+/** What was made for `path` is void and told nothing to anybody: it goes with its
+   state, and the state before it is the newest again. Nothing happens when no such
+   entry stands. */
+int tiered_outbox_take_back(struct tiered_outbox *outbox,
+                            const struct tiered_path *path, struct tiered_error *err);
 
 TIERED_DEFINE_FREE(struct tiered_spool, tiered_spool_close)
 TIERED_DEFINE_FREE(struct tiered_outbox, tiered_outbox_close)

@@ -216,7 +216,7 @@ def noise_that_does_not_add_up_is_counted_alone(place):
 
 
 def noise_is_counted_whatever_dies(place):
-    """A masked update that left counts, also of a round that began anew: never too few."""
+    """A round is a step, whoever dies in it and however often it begins anew."""
     killed = []
 
     def on_event(process, event):
@@ -230,8 +230,8 @@ def noise_is_counted_whatever_dies(place):
     told = len([e for e in run.of("round_committed") if e["contributions"] == 6])
     rows = spent_rows(run)
     assert set(rows) == {"leaf-%d" % i for i in range(6)}, rows
-    assert all(noise == "distributed" and steps >= told for noise, steps, _ in rows.values()), (
-        rows, told)
+    assert all(noise == "distributed" and told <= steps <= 6
+               for noise, steps, _ in rows.values()), (rows, told)
     line, = run.end["privacy"]
     assert line["steps"] == max(steps for _, steps, _ in rows.values()), (line, rows)
 
@@ -436,8 +436,10 @@ def below_the_threshold_the_run_says_why(place):
     nodes = ", leaf-3: %s, leaf-4: %s, leaf-5: %s" % (fail, fail, fail)
     run = up(place, topology(place, quorum="50%", nodes=nodes))
     assert run.code == 1
-    assert "3 of 6 members are left; 4 are needed" in run.stderr, run.stderr
-    assert "nothing was summed" in run.stderr
+    # it starts with those who are ready, so that a good one may miss the first step
+    left = "3 of 6 members are left; 4 are needed" in run.stderr and (
+        "nothing was summed" in run.stderr)
+    assert left or "cannot reach its quorum" in run.stderr, run.stderr
     assert not run.of("round_committed")
 
 

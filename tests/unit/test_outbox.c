@@ -119,6 +119,37 @@ static void test_outbox_without_state(void **state)
     remove_inside();
 }
 
+/* The state goes with what is void, and that of the update before it comes back. */
+static void test_outbox_take_back(void **state)
+{
+    (void)state;
+    struct tiered_error err;
+    struct tiered_outbox *outbox = open_outbox();
+    commit(outbox, &path1, "one");
+    assert_int_equal(tiered_outbox_take_back(outbox, &path2, &err), 0);
+    check_state(outbox, "one"); /* another's */
+    struct tiered_encoded *reader = tiered_outbox_get(outbox, &path1);
+    assert_int_equal(tiered_outbox_take_back(outbox, &path1, &err), 0);
+    check_blocks(reader);
+    tiered_encoded_unref(reader);
+    assert_string_equal(listing(), "");
+    check_state(outbox, "");
+    commit(outbox, &path1, "one");
+    assert_int_equal(tiered_outbox_clear(outbox, &path1, &err), 0);
+    commit(outbox, &path2, "two");
+    assert_int_equal(tiered_outbox_take_back(outbox, &path2, &err), 0);
+    assert_int_equal(tiered_outbox_take_back(outbox, &path2, &err), 0);
+    assert_null(tiered_outbox_get(outbox, &path2));
+    check_state(outbox, "one");
+    tiered_outbox_close(outbox);
+    outbox = open_outbox();
+    check_state(outbox, "one");
+    commit(outbox, &path2, "two again");
+    check_state(outbox, "two again");
+    tiered_outbox_close(outbox);
+    remove_inside();
+}
+
 /* The folder as a death leaves it between two steps. */
 static void test_outbox_deaths(void **state)
 {
@@ -217,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_outbox),
         cmocka_unit_test(test_outbox_without_state),
+        cmocka_unit_test(test_outbox_take_back),
         cmocka_unit_test(test_outbox_deaths),
         cmocka_unit_test(test_outbox_refusals),
     };
