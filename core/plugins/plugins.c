@@ -252,7 +252,11 @@ static int fail_unknown(const struct tiered_plugins *plugins, const char *name,
         candidates[n + i] = tiered_absent_plugins[i];
     }
     const char *near = tiered_nearest(name, candidates, n + tiered_n_absent_plugins);
-    if (near) {
+    if (near && strcmp(near, name) == 0) {
+        tiered_fail(err, TIERED_ENOENT,
+                    "plugin file '%.150s/%s.so' is a link to a file that is not there",
+                    plugins->folder, name);
+    } else if (near) {
         tiered_fail(err, TIERED_ENOENT, "unknown %s '%.64s'; did you mean '%s'?",
                     tiered_kind_name(kind), name, near);
     } else {

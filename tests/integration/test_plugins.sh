@@ -80,8 +80,8 @@ check "unknown name" 1 "$tiered" plugins show goood
 same "unknown name" "error: unknown plugin 'goood'; did you mean 'good'?" "$err"
 check "refused name" 1 "$tiered" plugins show text
 same "refused name" "error: plugin file '$folder/plugins/text.so': is not a shared object" "$err"
-check "later name" 1 "$tiered" plugins show qsgd
-same "later name" "error: plugin 'qsgd' is not in this version" "$err"
+check "later name" 1 "$tiered" plugins show mqtt
+same "later name" "error: plugin 'mqtt' is not in this version" "$err"
 check "no folder" 1 "$tiered" plugins list --plugins "$folder/nowhere"
 same "no folder" "error: there is no plugin folder '$folder/nowhere'" "$err"
 
