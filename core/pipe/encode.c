@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sender's side. A pass takes every block through the first few filters: all of
- * them to write, those before a filter that needs a scan to let it look. Blocks go in
- * windows: a window's blocks are made in parallel, then handed on in order.
+ * them to write, those before a filter that needs a scan to let it look. Blocks are
+ * made in parallel and handed on in order: by whoever finds the next one ready, while
+ * the others go on.
  *
- * Memory: one buffer a slot of the window, which ends up with the block's bytes, and
+ * Memory: a ring of slots with a buffer each, which ends up with the block's bytes, and
  * one a worker. The stages write to the two in turn, so that the last writes the
  * slot's.
+ *
+ * The mutex guards what is handed on; neither filters nor the one that takes the blocks
+ * are called with it held.
  */
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "core/model/numeric.h"
@@ -26,6 +31,22 @@ struct made {
     const uint8_t *data; /* the buffer, or the caller's own bytes */
     size_t size;
     uint32_t crc; /* of the pass that writes */
+    bool ready;
+};
+
+/* What becomes of a block that a pass has made: one at a time, in order, any thread. */
+typedef int (*sink_fn)(void *user, const struct tiered_block *block,
+                       const struct made *made, struct tiered_error *err);
+
+/* Handing on. */
+struct queue {
+    pthread_mutex_t lock;
+    pthread_cond_t moved; /* a slot is free again, or all is over */
+    size_t n_taken;       /* blocks handed on */
+    bool taking;          /* one thread is at it */
+    bool failed;
+    sink_fn sink;
+    void *user;
 };
 
 struct pass {
@@ -35,9 +56,9 @@ struct pass {
     size_t n_stages; /* of this pass */
     bool screen;
     struct tiered_pool *pool;
-    uint32_t first; /* block of the window */
     size_t n_slots, n_workers;
-    struct made *slots;
+    struct made *slots; /* block i is in slot i modulo n_slots */
+    struct queue queue;
     uint8_t **scratch; /* a worker's */
     bool writes;       /* the pass that writes counts */
     _Atomic uint64_t *counts;
@@ -139,12 +160,12 @@ static void count(struct pass *pass, size_t k, size_t size)
     }
 }
 
-static int make_block(void *user, size_t i, unsigned worker, struct tiered_error *err)
+static int make_block(struct pass *pass, size_t i, unsigned worker,
+                      struct tiered_error *err)
 {
-    struct pass *pass = user;
     const struct tiered_pipe *pipe = pass->pipe;
-    const struct tiered_block *block = &pipe->layout->blocks[pass->first + i];
-    struct made *slot = &pass->slots[i];
+    const struct tiered_block *block = &pipe->layout->blocks[i];
+    struct made *slot = &pass->slots[i % pass->n_slots];
     uint8_t *scratch = pass->scratch[worker];
     slot->data = pass->job->data + block->offset_bytes;
     slot->size = (size_t)block->size_bytes;
@@ -173,31 +194,80 @@ static int make_block(void *user, size_t i, unsigned worker, struct tiered_error
     return 0;
 }
 
-/* What becomes of a block that a pass has made. */
-typedef int (*sink_fn)(void *user, const struct tiered_block *block,
-                       const struct made *made, struct tiered_error *err);
+/* The block that was in this one's slot must be gone. It is on its way: whoever makes
+   an older block waits for less. */
+static bool wait_for_slot(struct pass *pass, size_t i)
+{
+    struct queue *q = &pass->queue;
+    pthread_mutex_lock(&q->lock);
+    while (!q->failed && i >= q->n_taken + pass->n_slots) {
+        pthread_cond_wait(&q->moved, &q->lock);
+    }
+    bool go_on = !q->failed;
+    pthread_mutex_unlock(&q->lock);
+    return go_on;
+}
+
+/* With the lock held, which it gives up meanwhile. */
+static int hand_on(struct pass *pass, struct tiered_error *err)
+{
+    struct queue *q = &pass->queue;
+    const struct tiered_layout *layout = pass->pipe->layout;
+    int result = 0;
+    while (result == 0 && !q->failed && q->n_taken < layout->n_blocks &&
+           pass->slots[q->n_taken % pass->n_slots].ready) {
+        struct made *slot = &pass->slots[q->n_taken % pass->n_slots];
+        const struct tiered_block *block = &layout->blocks[q->n_taken];
+        pthread_mutex_unlock(&q->lock);
+        result = q->sink(q->user, block, slot, err);
+        pthread_mutex_lock(&q->lock);
+        slot->ready = false;
+        q->n_taken++;
+        pthread_cond_broadcast(&q->moved);
+    }
+    return result;
+}
+
+static int put(struct pass *pass, size_t i, int result, struct tiered_error *err)
+{
+    struct queue *q = &pass->queue;
+    pthread_mutex_lock(&q->lock);
+    pass->slots[i % pass->n_slots].ready = result == 0;
+    if (result == 0 && !q->taking) {
+        q->taking = true;
+        result = hand_on(pass, err);
+        q->taking = false;
+    }
+    if (result < 0) {
+        q->failed = true;
+        pthread_cond_broadcast(&q->moved);
+    }
+    pthread_mutex_unlock(&q->lock);
+    return result;
+}
+
+static int run_block(void *user, size_t i, unsigned worker, struct tiered_error *err)
+{
+    struct pass *pass = user;
+    if (!wait_for_slot(pass, i)) {
+        return 0; /* the one that failed says why */
+    }
+    int result = pass->host->cancelled(pass->host)
+                     ? tiered_fail(err, TIERED_ECANCELED, "stopped on request")
+                     : make_block(pass, i, worker, err);
+    return put(pass, i, result, err);
+}
 
 static int run_pass(struct pass *pass, size_t n_stages, sink_fn sink, void *user,
                     struct tiered_error *err)
 {
-    const struct tiered_layout *layout = pass->pipe->layout;
     pass->n_stages = n_stages;
-    for (pass->first = 0; pass->first < layout->n_blocks;
-         pass->first += (uint32_t)pass->n_slots) {
-        size_t left = layout->n_blocks - pass->first;
-        size_t n = left < pass->n_slots ? left : pass->n_slots;
-        if (pass->host->cancelled(pass->host)) {
-            return tiered_fail(err, TIERED_ECANCELED, "stopped on request");
-        }
-        if (tiered_pool_for(pass->pool, n, make_block, pass, err) < 0) {
-            return -1;
-        }
-        for (size_t i = 0; i < n; i++) {
-            const struct made *slot = &pass->slots[i];
-            if (sink(user, &layout->blocks[pass->first + i], slot, err) < 0) {
-                return -1;
-            }
-        }
+    pass->queue.n_taken = 0;
+    pass->queue.sink = sink;
+    pass->queue.user = user;
+    if (tiered_pool_for(pass->pool, pass->pipe->layout->n_blocks, run_block, pass,
+                        err) < 0) {
+        return -1;
     }
     pass->screen = false; /* once is enough */
     return 0;
@@ -331,6 +401,8 @@ static int write_out(struct pass *pass, Tiered__V1__FilterHead *headers,
 
 static void pass_finish(struct pass *pass)
 {
+    pthread_cond_destroy(&pass->queue.moved);
+    pthread_mutex_destroy(&pass->queue.lock);
     for (size_t i = 0; pass->slots && i < pass->n_slots; i++) {
         free(pass->slots[i].buffer);
     }
@@ -346,6 +418,8 @@ static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
                      const struct tiered_encode_job *job, struct tiered_error *err)
 {
     unsigned threads = 1;
+    pthread_mutex_init(&pass->queue.lock, NULL);
+    pthread_cond_init(&pass->queue.moved, NULL);
     pass->pool = pipe->stages.concurrent ? job->pool : NULL;
     if (pass->pool) {
         threads = tiered_pool_threads(pass->pool);
@@ -355,7 +429,7 @@ static int pass_init(struct pass *pass, const struct tiered_pipe *pipe,
     pass->host = job->hosting ? &job->hosting->host : &pipe->hosting->host;
     pass->screen = job->screen;
     pass->n_workers = threads + 1;
-    pass->n_slots = pass->pool ? 2 * (size_t)threads : 1;
+    pass->n_slots = pass->pool ? 2 * (size_t)threads + 4 : 1; /* who waits has slack */
     size_t n_blocks = pipe->layout->n_blocks ? pipe->layout->n_blocks : 1;
     pass->n_slots = pass->n_slots < n_blocks ? pass->n_slots : n_blocks;
     pass->slots = calloc(pass->n_slots + 1, sizeof(*pass->slots));
