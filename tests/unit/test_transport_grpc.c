@@ -348,6 +348,109 @@ static void bad_messages_break_their_stream(void **state)
     kit_configure(plugin, NULL);
 }
 
+/* ---- a peer that sends for ever, as fast as it is let ---- */
+
+struct flood {
+    int fd;
+    int64_t windows[2]; /* of the connection, of stream 1 */
+    int64_t sent;
+    uint32_t reset; /* the code that stream 1 was ended with; 0: it was not */
+    uint8_t in[1 << 16];
+    size_t n_in;
+};
+
+static uint32_t read_u32(const uint8_t *b)
+{
+    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+}
+
+static void flood_answer(struct flood *f, uint8_t type, const uint8_t *payload,
+                         size_t n)
+{
+    struct wire w = {.n = 0}, body = {.n = 0};
+    add(&body, payload, n);
+    add_frame(&w, type, 1, 0, &body);
+    assert_int_equal(send(f->fd, w.bytes, w.n, MSG_NOSIGNAL), w.n);
+}
+
+static void flood_take(struct flood *f, uint8_t type, bool flagged, uint32_t stream,
+                       const uint8_t *payload, size_t n)
+{
+    enum { RESET = 3, SETTINGS = 4, PING = 6, WINDOW_UPDATE = 8, INITIAL_WINDOW = 4 };
+    if (type == RESET && stream == 1) {
+        f->reset = read_u32(payload);
+    } else if (type == SETTINGS && !flagged) {
+        for (size_t i = 0; i + 6 <= n; i += 6) {
+            bool window = payload[i + 1] == INITIAL_WINDOW;
+            f->windows[1] += window ? (int64_t)read_u32(payload + i + 2) - 65535 : 0;
+        }
+        flood_answer(f, SETTINGS, NULL, 0);
+    } else if (type == PING && !flagged) {
+        flood_answer(f, PING, payload, n);
+    } else if (type == WINDOW_UPDATE) {
+        f->windows[stream != 0] += read_u32(payload);
+    }
+}
+
+/* What has come; waits for it when there is nothing to do without. */
+static void flood_read(struct flood *f, bool wait)
+{
+    ssize_t got =
+        recv(f->fd, f->in + f->n_in, sizeof(f->in) - f->n_in, wait ? 0 : MSG_DONTWAIT);
+    assert_true(got > 0 || (got < 0 && !wait));
+    f->n_in += got > 0 ? (size_t)got : 0;
+    size_t at = 0, n;
+    while (at + 9 <= f->n_in && at + 9 + (n = read_u32(f->in + at) >> 8) <= f->n_in) {
+        const uint8_t *h = f->in + at;
+        flood_take(f, h[3], h[4] & 1, read_u32(h + 5), h + 9, n);
+        at += 9 + n;
+    }
+    memmove(f->in, f->in + at, f->n_in - at);
+    f->n_in -= at;
+}
+
+static void flood_write(struct flood *f)
+{
+    static const uint8_t frame[9 + 16384] = {0, 0x40, 0, 0, 0, 0, 0, 0, 1};
+    assert_int_equal(send(f->fd, frame, sizeof(frame), MSG_NOSIGNAL), sizeof(frame));
+    f->windows[0] -= 16384;
+    f->windows[1] -= 16384;
+    f->sent += 16384;
+}
+
+/* A stream that announces 4 GiB is ended long before they are in memory, and others of
+   the same server go on. */
+static void a_flood_is_cut_off(void **state)
+{
+    (void)state;
+    struct kit_pair *p = begin(KIT_ECHO);
+    struct wire w = {.n = 0};
+    struct flood *f = calloc(1, sizeof(*f));
+    uint8_t bytes[100];
+    add_request(&w, "/tiered.v1.Tiered/Push");
+    add_message(&w, 0, UINT32_MAX, "", false);
+    f->fd = raw_send(p, &w);
+    f->windows[0] = f->windows[1] = 65535 - 5;
+    while (!f->reset && f->sent < 1ll << 30) {
+        bool may = f->windows[0] >= 16384 && f->windows[1] >= 16384;
+        flood_read(f, !may);
+        if (may) {
+            flood_write(f);
+        }
+    }
+    assert_int_equal(f->reset, 11); /* ENHANCE_YOUR_CALM */
+    assert_in_range(f->sent, 32 << 20, 128 << 20);
+    struct kit_end *c = kit_open(p, TIERED_SESSION, KIT_DROP);
+    kit_fill(bytes, 0, sizeof(bytes));
+    kit_send(c, NULL, 0, bytes, sizeof(bytes), NULL);
+    assert_int_equal(p->ops->half_close(c->stream, NULL), 0);
+    WAIT_FOR(c->closed);
+    assert_int_equal(c->n_messages, 1);
+    close(f->fd);
+    free(f);
+    kit_finish(p);
+}
+
 /* An empty message is a half-close, of whoever sends it. */
 static void nothing_comes_after_the_end(void **state)
 {
@@ -401,6 +504,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_thousand_connections),
         cmocka_unit_test(unknown_methods_are_answered),
         cmocka_unit_test(bad_messages_break_their_stream),
+        cmocka_unit_test(a_flood_is_cut_off),
         cmocka_unit_test(nothing_comes_after_the_end),
         cmocka_unit_test(strangers_do_no_harm),
     };

@@ -7,10 +7,19 @@
 #define HANDSHAKE_MS   10000 /* a connection that has not said who it is goes */
 #define STREAMS_MOST   16384 /* of one connection */
 #define ADDRESSES_MOST 8
+/* gRPC looks at a message's size only once all of it is there. So what the peers of an
+   address may fill together with messages that are not whole is bounded, and who fills
+   most of it is cut off. The windows of four updates at a time are a quarter of it. */
+#define UNREAD_BYTES (64u << 20)
 
 static grpc_server *server_create(const struct state *st)
 {
+    grpc_resource_quota *quota = grpc_resource_quota_create("tiered");
+    grpc_resource_quota_resize(quota, UNREAD_BYTES);
     grpc_arg list[] = {
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
         integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, st->config.keepalive_time),
         integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, st->config.keepalive_timeout),
         integer_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
@@ -29,6 +38,7 @@ static grpc_server *server_create(const struct state *st)
     };
     const grpc_channel_args args = {sizeof(list) / sizeof(list[0]), list};
     grpc_server *server = grpc_server_create(&args, NULL);
+    grpc_resource_quota_unref(quota);
     grpc_server_register_completion_queue(server, st->cq, NULL);
     return server;
 }
