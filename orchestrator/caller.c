@@ -13,6 +13,9 @@ static const struct tiered_path root_turn; /* depth 0: above all rounds */
 
 static void order_run(struct run *run)
 {
+    if (run->stage == RUN_STOPPING) {
+        return; /* interrupted while the initial model was on its way */
+    }
     run->stage = RUN_RUNNING;
     tiered_downlink_order(run->downlink, run->root_child,
                           TIERED__V1__ORDER__KIND__TRAIN, &root_turn,
