@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The aggregator's side of the pre phase: it passes on what members say to each other,
    and decides who is in. */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -264,6 +265,7 @@ int ss_aggregator_receive(struct ss_aggregator *a, uint32_t step, uint32_t membe
 static int draw_graph(struct ss_aggregator *a, struct tiered_error *err)
 {
     uint32_t count = 0, *circle;
+    assert(a->n > 0); /* begin() took no smaller group than min_group */
     uint32_t *members = calloc(a->n, sizeof(*members));
     if (!members) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory");

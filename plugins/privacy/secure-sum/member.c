@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A member's side: it trusts the aggregator to pass messages on, and with nothing else.
  */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -387,6 +388,7 @@ static int take_delivery(struct ss_member *m, struct ss_reader *r, struct ss_wri
                            "%u of %u neighbours are left; %u are needed", holders - 1,
                            m->n_neighbours, needed - 1);
     }
+    assert(m->n > 0); /* the roster said so */
     free(m->shared);
     m->shared = malloc(ss_set_bytes(m->n));
     if (!m->shared) {

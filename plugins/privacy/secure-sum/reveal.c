@@ -69,8 +69,11 @@ int ss_take_reveal(struct ss_aggregator *a, uint32_t member, struct ss_reader *r
     while (result == 0 && next_owner(a, &owners, &owner)) {
         const uint8_t *reveal = ss_read(r, SS_REVEAL_BYTES);
         uint32_t rank = ss_rank(peer->neighbours, peer->n_neighbours, member, owner);
-        result =
-            reveal ? check_share(a, member, owner, reveal, err) : ss_fail_short(err);
+        if (!reveal) {
+            result = ss_fail_short(err);
+            break;
+        }
+        result = check_share(a, member, owner, reveal, err);
         if (result == 0) {
             memcpy(reveals + (size_t)rank * SS_REVEAL_BYTES, reveal, SS_REVEAL_BYTES);
         }
@@ -171,7 +174,7 @@ static size_t count_masks(const struct ss_aggregator *a)
 
 int ss_reconstruct(struct ss_aggregator *a, struct tiered_error *err)
 {
-    a->masks = calloc(count_masks(a), sizeof(*a->masks));
+    a->masks = calloc(count_masks(a) + 1, sizeof(*a->masks));
     if (!a->masks) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory for masks");
     }
