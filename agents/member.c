@@ -23,6 +23,7 @@ struct member {
     struct tiered_hosting hosting; /* of the open attempt's round */
     struct tiered_path path;       /* … depth 0: none */
     struct tiered_digest first;    /* of the attempt's first message */
+    uint64_t attempt;              /* counts them */
 };
 
 /* ---- life ---- */
@@ -196,6 +197,7 @@ static int answer(struct member *m, const struct tiered_path *path,
         tiered_digest_of(frame->body_data, frame->body_size, &digest);
         *ret_fresh = !tiered_digest_equal(&digest, &m->first);
         m->first = digest;
+        m->attempt += *ret_fresh;
     }
     return 0;
 }
@@ -243,6 +245,14 @@ void member_answer(struct member *m, const struct tiered_path *path,
         result = remember(m, path, frame, &err);
     }
     send_answer(m, path, phase, out, size, lost, result < 0 ? &err : NULL);
+}
+
+uint64_t member_attempt(struct member *m)
+{
+    pthread_mutex_lock(&m->lock);
+    uint64_t attempt = m->attempt;
+    pthread_mutex_unlock(&m->lock);
+    return attempt;
 }
 
 bool member_ready(struct member *m, const struct tiered_path *path)
@@ -293,8 +303,20 @@ static int append(struct tiered_encoded *e, uint32_t index, const void *data,
                                  err);
 }
 
+/* Under the lock: keys and masks are still those of the attempt. */
+static int same_attempt(const struct member *m, const struct member_update *u,
+                        struct tiered_error *err)
+{
+    return m->attempt == u->attempt && tiered_path_equal(&m->path, u->path)
+               ? 0
+               : tiered_fail(err, TIERED_ESTATE,
+                             "this update is of an attempt at its round that was given "
+                             "up");
+}
+
 /* One block of words. */
-static int mask_block(struct member *m, const struct tiered_summand *summand,
+static int mask_block(struct member *m, const struct member_update *u,
+                      const struct tiered_summand *summand,
                       const struct tiered_masked *masked, uint32_t index,
                       uint8_t *words, uint64_t *clipped, struct tiered_error *err)
 {
@@ -306,8 +328,10 @@ static int mask_block(struct member *m, const struct tiered_summand *summand,
             n - at < TIERED_COUNT(values) ? (size_t)(n - at) : TIERED_COUNT(values);
         tiered_masked_values(masked, summand, first + at, part, values);
         pthread_mutex_lock(&m->lock);
-        int result = m->ops->mask(m->state, first + at, part, values,
-                                  words + at * masked->word_bytes, clipped, err);
+        int result = same_attempt(m, u, err) < 0
+                         ? -1
+                         : m->ops->mask(m->state, first + at, part, values,
+                                        words + at * masked->word_bytes, clipped, err);
         pthread_mutex_unlock(&m->lock);
         if (result < 0) {
             return -1;
@@ -324,11 +348,9 @@ static int open_update(struct member *m, const struct member_update *u,
     const struct tiered_group_weight weight = {m->uniform ? 1 : u->num_examples,
                                                u->num_examples};
     pthread_mutex_lock(&m->lock);
-    int result = tiered_path_equal(&m->path, u->path)
-                     ? m->ops->open(m->state, &weight, n_values, open, tail, err)
-                     : tiered_fail(err, TIERED_ESTATE,
-                                   "this node has no keys of the round: it was started "
-                                   "again");
+    int result = same_attempt(m, u, err) < 0
+                     ? -1
+                     : m->ops->open(m->state, &weight, n_values, open, tail, err);
     pthread_mutex_unlock(&m->lock);
     return result;
 }
@@ -363,7 +385,7 @@ static int mask_all(struct member *m, const struct member_update *u,
     for (uint32_t i = 0; i < masked->n_word_blocks; i++) {
         size_t size = (size_t)masked->words->blocks[i].size_bytes;
         word_bytes += size;
-        if (mask_block(m, &summand, masked, i, words, &clipped, err) < 0 ||
+        if (mask_block(m, u, &summand, masked, i, words, &clipped, err) < 0 ||
             append(e, i, words, size, err) < 0) {
             return -1;
         }

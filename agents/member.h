@@ -30,8 +30,12 @@ void member_answer(struct member *member, const struct tiered_path *path,
     parent is told. */
 bool member_ready(struct member *member, const struct tiered_path *path);
 
+/** The attempt that is open, or was last: a number of this process. 0: none was. */
+uint64_t member_attempt(struct member *member);
+
 /** A delta, a model's buffer, masked into the outbox. */
 struct member_update {
+    uint64_t attempt; /* of when it was made: with another one open it is void */
     struct tiered_model *delta;
     double within; /* its bound, where that follows norms: 1, 0; else NAN */
     const struct tiered_path *path;

@@ -167,12 +167,23 @@ void node_pump(struct node *node)
 
 /* ---- orders ---- */
 
+/* NULL: it is to be made, or made again: masks of an attempt that was given up fit no
+   other. */
+static struct tiered_encoded *made_before(struct node *node,
+                                          const struct tiered_path *path)
+{
+    uint64_t attempt = node->member ? member_attempt(node->member) : 0;
+    pthread_mutex_lock(&node->outbox_lock);
+    struct tiered_encoded *made =
+        node->outbox_attempt == attempt ? tiered_outbox_get(node->outbox, path) : NULL;
+    pthread_mutex_unlock(&node->outbox_lock);
+    return made;
+}
+
 static void order_train(struct node *node, const struct tiered_path *path,
                         const struct tiered_digest *model, double norm)
 {
-    pthread_mutex_lock(&node->outbox_lock);
-    struct tiered_encoded *made = tiered_outbox_get(node->outbox, path);
-    pthread_mutex_unlock(&node->outbox_lock);
+    struct tiered_encoded *made = made_before(node, path);
     if (made) {
         node->delivering_path = *path;
         tiered_uplink_push(node->uplink, path, made);
@@ -188,8 +199,11 @@ static void order_train(struct node *node, const struct tiered_path *path,
     if (node->train.active && node->train.running) {
         node->work->abandon(node, &node->train.path);
     }
-    node->train =
-        (struct want){.active = true, .path = *path, .model = *model, .norm = norm};
+    node->train = (struct want){.active = true,
+                                .serial = ++node->n_orders,
+                                .path = *path,
+                                .model = *model,
+                                .norm = norm};
     node_pump(node);
 }
 
@@ -272,20 +286,18 @@ static void settle(struct node *node, const struct tiered_path *path, bool count
     }
     if (counted || !node->member) {
         forget(node, path);
-    } /* or its round may begin anew, and then it is taken back */
+    } /* or its round may begin anew, and its state is that of both attempts */
     if (tiered_path_equal(&node->delivering_path, path)) {
         tiered_uplink_cancel_push(node->uplink);
     }
     node->work->settled(node, path);
 }
 
-/* A first message of a new attempt: what an older one made has masks of its own, which
-   nobody can open any more. So its noise counts no more either. */
+/* A first message of a new attempt: what an older one made has masks of its own. It
+   stands until the new one is made, which goes on from the same state: at most one of
+   them can be opened, and the noise of one counts. */
 static void begin_again(struct node *node, const struct tiered_path *path)
 {
-    pthread_mutex_lock(&node->outbox_lock);
-    tiered_outbox_take_back(node->outbox, path, NULL);
-    pthread_mutex_unlock(&node->outbox_lock);
     if (tiered_path_equal(&node->delivering_path, path)) {
         tiered_uplink_cancel_push(node->uplink);
     }
@@ -488,7 +500,7 @@ static int open_parts(struct node *node, struct tiered_error *err)
     node->n_down = node->as->n_downlink;
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
     uint64_t released;
-    if (tiered_outbox_state(node->outbox, &state, err) < 0 ||
+    if (tiered_outbox_state(node->outbox, NULL, &state, err) < 0 ||
         tiered_pipe_state_released(node->up, node->n_up, &node->hosting, state.data,
                                    state.size, &released, err) < 0) {
         return -1;

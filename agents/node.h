@@ -25,6 +25,7 @@
 struct want {
     bool active, running;
     bool delivering; /* made, and on its way through the pipe into the outbox */
+    uint64_t serial; /* of the order: one for the same round may come again */
     struct tiered_path path;
     struct tiered_digest model;
     double norm; /* that the update is bounded to; 0: the parent told none */
@@ -64,11 +65,14 @@ struct node {
     struct tiered_use *up, *down; /* the link to the parent */
     size_t n_up, n_down;
     struct member *member;      /* of the parent's group; NULL: there is none */
+    uint64_t outbox_attempt;    /* of the group, that its entry was masked in; 0: of a
+                                   process before. Guarded by outbox_lock */
     struct tiered_model *model; /* the newest from the parent, or NULL */
     struct tiered_digest fetching;
     bool is_fetching, decoding;
     struct traffic traffic_up, traffic_down; /* of the link to the parent */
     struct want train, evaluate;
+    uint64_t n_orders; /* to train */
     struct tiered_path delivering_path;
     unsigned jobs; /* posted back to this node and not yet seen */
     bool closing;

@@ -6,7 +6,8 @@
 struct deliver_job {
     struct node_job job;
     struct node_update update;
-    double norm; /* the parent's, of the order */
+    double norm;              /* the parent's, of the order */
+    uint64_t serial, attempt; /* the order's, and of the group */
     struct tiered_encoded *encoded;
     uint64_t released; /* of the pipe's noise, this update's included */
 };
@@ -91,7 +92,8 @@ static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
     if (filtered_delta(d, pipe, job, &delta, err) < 0) {
         return -1;
     }
-    const struct member_update update = {.delta = delta,
+    const struct member_update update = {.attempt = d->attempt,
+                                         .delta = delta,
                                          .within = tiered_pipe_within(pipe),
                                          .path = &d->update.path,
                                          .base = &d->update.base->digest,
@@ -99,18 +101,44 @@ static int mask(struct deliver_job *d, struct tiered_pipe *pipe,
     return member_mask(d->job.node->member, &update, &d->encoded, err);
 }
 
-/* The filters go on from what the newest update in the outbox made of them. */
-static int load_pipe(struct node *node, struct tiered_pipe *pipe,
-                     struct tiered_error *err)
+/* The filters go on from what the newest update before this one made of them. */
+static int load_pipe(struct node *node, const struct tiered_path *path,
+                     struct tiered_pipe *pipe, struct tiered_error *err)
 {
     TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes state = {0};
     if (!tiered_pipe_has_state(pipe)) {
         return 0;
     }
     pthread_mutex_lock(&node->outbox_lock);
-    int result = tiered_outbox_state(node->outbox, &state, err);
+    int result = tiered_outbox_state(node->outbox, path, &state, err);
     pthread_mutex_unlock(&node->outbox_lock);
     return result < 0 ? -1 : tiered_pipe_load(pipe, state.data, state.size, err);
+}
+
+/* One update of a round, and of an attempt at it, ever leaves: where another order had
+   one made meanwhile, that is it, and its noise. */
+static int commit(struct deliver_job *d, const struct tiered_bytes *state,
+                  struct tiered_error *err)
+{
+    struct node *node = d->job.node;
+    int result = 0;
+    pthread_mutex_lock(&node->outbox_lock);
+    struct tiered_encoded *made = d->attempt == node->outbox_attempt
+                                      ? tiered_outbox_get(node->outbox, &d->update.path)
+                                      : NULL;
+    if (made) {
+        tiered_encoded_unref(d->encoded);
+        d->encoded = made;
+    } else if (d->attempt < node->outbox_attempt) {
+        result = tiered_fail(err, TIERED_ESTATE,
+                             "an update of a newer attempt at its round is made");
+    } else {
+        result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
+                                      state->data, state->size, err);
+        node->outbox_attempt = result == 0 ? d->attempt : node->outbox_attempt;
+    }
+    pthread_mutex_unlock(&node->outbox_lock);
+    return result;
 }
 
 /* Filters, then the outbox: nothing leaves before it stands there, durable. */
@@ -125,7 +153,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
     TIERED_CLEANUP(tiered_pipe_destroyp) struct tiered_pipe *pipe = NULL;
     if (tiered_pipe_create(node->up, node->n_up, d->update.model->layout, &hosting,
                            &pipe, err) < 0 ||
-        load_pipe(node, pipe, err) < 0) {
+        load_pipe(node, &d->update.path, pipe, err) < 0) {
         return -1;
     }
     struct tiered_encode_job job = {
@@ -144,11 +172,7 @@ static int deliver(struct deliver_job *d, struct tiered_error *err)
         return -1;
     }
     d->released = tiered_pipe_released(pipe);
-    pthread_mutex_lock(&node->outbox_lock);
-    int result = tiered_outbox_commit(node->outbox, &d->update.path, d->encoded,
-                                      state.data, state.size, err);
-    pthread_mutex_unlock(&node->outbox_lock);
-    return result;
+    return commit(d, &state, err);
 }
 
 static void deliver_run(struct node_job *job)
@@ -167,23 +191,13 @@ static void count_traffic(struct deliver_job *d)
     }
 }
 
-static void take_back(struct deliver_job *d)
-{
-    struct node *node = d->job.node;
-    pthread_mutex_lock(&node->outbox_lock);
-    tiered_outbox_take_back(node->outbox, &d->update.path, NULL);
-    pthread_mutex_unlock(&node->outbox_lock);
-}
-
 static void deliver_done(struct node_job *job)
 {
     struct deliver_job *d = (struct deliver_job *)job;
     struct node *node = job->node;
-    bool wanted = !node->closing && node->train.active &&
-                  tiered_path_equal(&node->train.path, &d->update.path);
-    if (job->result == 0 && node->member && !wanted && !node->closing) {
-        take_back(d); /* it was masked for an attempt that is over, and never left */
-    } else if (job->result == 0) {
+    bool wanted =
+        !node->closing && node->train.active && node->train.serial == d->serial;
+    if (job->result == 0) {
         node_tell_released(node, d->released);
     }
     if (wanted) {
@@ -207,13 +221,21 @@ static void deliver_done(struct node_job *job)
 
 void node_deliver(struct node *node, const struct node_update *update)
 {
+    bool ordered =
+        node->train.active && tiered_path_equal(&node->train.path, &update->path);
+    if (node->member && !ordered) {
+        return; /* it would use an attempt's masks up; it is ordered again when it may
+                 */
+    }
     struct deliver_job *d = calloc(1, sizeof(*d));
     if (!d) {
         abort();
     }
     d->update = *update;
     d->norm = node->train.norm;
-    node->train.delivering = true;
+    d->serial = ordered ? node->train.serial : 0;
+    d->attempt = node->member ? member_attempt(node->member) : 0;
+    node->train.delivering = node->train.delivering || ordered;
     tiered_model_ref(d->update.base);
     tiered_model_ref(d->update.model);
     d->job.run = deliver_run;

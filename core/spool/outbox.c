@@ -76,15 +76,6 @@ static bool is_temporary(const char *name)
     return n > 8 && strncmp(name, "out-", 4) == 0 && strcmp(name + n - 4, ".tmp") == 0;
 }
 
-/* Those who still read it may. */
-static int remove_entry(const struct tiered_encoded *e, struct tiered_error *err)
-{
-    return unlink(e->path) == 0
-               ? 0
-               : tiered_fail(err, TIERED_EIO, "cannot remove '%.150s': %s", e->path,
-                             strerror(errno));
-}
-
 /* An entry that no longer stands keeps its state, if it or one before it has any; those
    who still read it may. */
 static int retire(struct tiered_outbox *outbox, struct tiered_encoded *e,
@@ -95,7 +86,11 @@ static int retire(struct tiered_outbox *outbox, struct tiered_encoded *e,
         return -1;
     }
     if (e->state_size == 0 && access(state, F_OK) < 0) {
-        return remove_entry(e, err);
+        if (unlink(e->path) < 0) {
+            return tiered_fail(err, TIERED_EIO, "cannot remove '%.150s': %s", e->path,
+                               strerror(errno));
+        }
+        return 0;
     }
     if (encoded_rename(e, state, err) < 0) {
         return -1;
@@ -254,11 +249,11 @@ struct tiered_encoded *tiered_outbox_get(struct tiered_outbox *outbox,
                : NULL;
 }
 
-int tiered_outbox_state(struct tiered_outbox *outbox, struct tiered_bytes *ret,
-                        struct tiered_error *err)
+int tiered_outbox_state(struct tiered_outbox *outbox, const struct tiered_path *path,
+                        struct tiered_bytes *ret, struct tiered_error *err)
 {
     struct tiered_error why;
-    if (outbox->entry) {
+    if (outbox->entry && !(path && tiered_path_equal(path, &outbox->path))) {
         return encoded_read_state(outbox->entry->path, ret, err);
     }
     TIERED_FREE char *name = name_of(outbox, STATE_FILE, err);
@@ -282,19 +277,6 @@ int tiered_outbox_clear(struct tiered_outbox *outbox, const struct tiered_path *
         return 0; /* cleared already, or superseded */
     }
     if (retire(outbox, outbox->entry, err) < 0) {
-        return -1;
-    }
-    tiered_encoded_unref(TIERED_STEAL(outbox->entry));
-    return 0;
-}
-
-int tiered_outbox_take_back(struct tiered_outbox *outbox,
-                            const struct tiered_path *path, struct tiered_error *err)
-{
-    if (!outbox->entry || !tiered_path_equal(path, &outbox->path)) {
-        return 0;
-    }
-    if (remove_entry(outbox->entry, err) < 0) {
         return -1;
     }
     tiered_encoded_unref(TIERED_STEAL(outbox->entry));

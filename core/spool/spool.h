@@ -49,19 +49,14 @@ int tiered_outbox_commit(struct tiered_outbox *outbox, const struct tiered_path 
 /** The entry for `path`, with a reference; NULL when there is none. */
 struct tiered_encoded *tiered_outbox_get(struct tiered_outbox *outbox,
                                          const struct tiered_path *path);
-/** The state saved with the newest entry; kept when the entry is cleared. Empty when
-    none was ever saved. */
-int tiered_outbox_state(struct tiered_outbox *outbox, struct tiered_bytes *ret,
-                        struct tiered_error *err);
+/** The state saved with the newest entry; kept when the entry is cleared. With `path`,
+    the newest of those before it: what an update for `path` goes on from, also one that
+    was made before and is made again. Empty when none was ever saved. */
+int tiered_outbox_state(struct tiered_outbox *outbox, const struct tiered_path *path,
+                        struct tiered_bytes *ret, struct tiered_error *err);
 /** The parent has settled `path`. Nothing happens when no such entry stands. */
 int tiered_outbox_clear(struct tiered_outbox *outbox, const struct tiered_path *path,
                         struct tiered_error *err);
-/** What was made for `path` is void and told nothing to anybody: it goes with its
-   state, and the state before it is the newest again. Nothing happens when no such
-   entry stands. */
-int tiered_outbox_take_back(struct tiered_outbox *outbox,
-                            const struct tiered_path *path, struct tiered_error *err);
-
 TIERED_DEFINE_FREE(struct tiered_spool, tiered_spool_close)
 TIERED_DEFINE_FREE(struct tiered_outbox, tiered_outbox_close)
 

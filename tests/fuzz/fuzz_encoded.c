@@ -116,7 +116,7 @@ static void check_outbox(bool readable)
     FUZZ_CHECK(tiered_outbox_open(fuzz_folder(), &outbox, &err) == 0, "%s", err.text);
     struct tiered_encoded *e = tiered_outbox_get(outbox, &path);
     FUZZ_CHECK((e != NULL) == readable, "the outbox thinks otherwise");
-    FUZZ_CHECK(tiered_outbox_state(outbox, &state, &err) == 0, "%s", err.text);
+    FUZZ_CHECK(tiered_outbox_state(outbox, NULL, &state, &err) == 0, "%s", err.text);
     FUZZ_CHECK(readable || state.size == 0, "a state of a file that is not readable");
     tiered_encoded_unref(e);
     tiered_bytes_finish(&state);

@@ -236,6 +236,40 @@ def noise_is_counted_whatever_dies(place):
     assert line["steps"] == max(steps for _, steps, _ in rows.values()), (line, rows)
 
 
+def what_an_older_attempt_makes_is_void(place):
+    """Updates that are still being filtered when their round begins anew use up no masks."""
+    def killing(victim):
+        killed = []
+
+        def on_event(process, event):
+            if event["event"] == "round_committed" and event["node"] == "cloud-0":
+                threading.Timer(0.15, kill, (place, victim, process, killed)).start()
+        return on_event, killed
+
+    os.symlink(os.path.join(TEST_PLUGINS, "test-slow.so"),
+               os.path.join(place.plugins, "test-slow.so"))
+    on_event, killed = killing("leaf-4")
+    run = up(place, topology(place, rounds=5, aggregate=ONCE,
+                             uplink="test-slow, " + SHARES % 0.5), on_event=on_event)
+    assert run.code == 0 and killed, run.stderr
+    assert [e["contributions"] for e in run.of("round_committed")] == [6] * 5
+    rows = spent_rows(run)
+    assert {steps for _, steps, _ in rows.values()} == {5}, rows
+
+    on_event, killed = killing("fog-2")
+    run = up(place, place.topology("""
+tiered: 1
+name: secure
+run: {rounds: 5, seed: 11}
+tiers:
+  - {name: cloud, aggregate: [fedavg]}
+  - {name: fog, fan_out: 4, aggregate: [fedavg], uplink: [test-slow, secure-sum]}
+  - {name: edge, fan_out: 1, trainer: {test-trainer: {parameters: 3001}}}
+"""), on_event=on_event)
+    assert run.code == 0 and killed, run.stderr
+    assert [e["contributions"] for e in run.of("round_committed", tier="cloud")] == [4] * 5
+
+
 def why_names_the_step(place):
     """A leaf is frozen at some moment of each round, until that is one of a phase."""
     said = [""]
@@ -501,6 +535,7 @@ if __name__ == "__main__":
         a_parent_adds_noise_to_the_sum,
         noise_that_does_not_add_up_is_counted_alone,
         noise_is_counted_whatever_dies,
+        what_an_older_attempt_makes_is_void,
         why_names_the_step,
         the_same_seed_gives_the_same_bits,
         the_sampled_are_the_group,

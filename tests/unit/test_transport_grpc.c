@@ -384,7 +384,7 @@ static void flood_take(struct flood *f, uint8_t type, bool flagged, uint32_t str
             bool window = payload[i + 1] == INITIAL_WINDOW;
             f->windows[1] += window ? (int64_t)read_u32(payload + i + 2) - 65535 : 0;
         }
-        flood_answer(f, SETTINGS, NULL, 0);
+        flood_answer(f, SETTINGS, payload, 0);
     } else if (type == PING && !flagged) {
         flood_answer(f, PING, payload, n);
     } else if (type == WINDOW_UPDATE) {
