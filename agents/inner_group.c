@@ -323,7 +323,9 @@ int inner_group_offer(const struct inner_group *g, uint32_t child,
                       const struct tiered_path *path, const Tiered__V1__Head *head,
                       bool *ret_waited, struct tiered_error *err)
 {
-    bool open = g->running && g->pre_closed && tiered_path_equal(path, &g->path);
+    /* once it is aggregated, a worker has the state */
+    bool open = strcmp(tiered_round_state(g->inner->machine), "aggregating") != 0 &&
+                g->running && g->pre_closed && tiered_path_equal(path, &g->path);
     *ret_waited = open;
     if (!open || g->rank[child] == NOBODY) {
         return tiered_fail(err, TIERED_ESTATE,

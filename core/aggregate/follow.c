@@ -97,7 +97,8 @@ static int draw(struct strategy_work *work, double *ret, struct tiered_error *er
 }
 
 /* Each update moves the sum of (within - 1/2) by a half at most, whoever else is there:
-   that is what sigma_b is measured by. */
+   that is what sigma_b is measured by. How many there are is not to be told, so those
+   that are missing count as a half. A group shows its number. */
 static int noisy_share(struct strategy_work *work, double sum, double n, double *ret,
                        struct tiered_error *err)
 {
@@ -106,7 +107,8 @@ static int noisy_share(struct strategy_work *work, double sum, double n, double 
     if (draw(work, &normal, err) != 0) {
         return -1;
     }
-    *ret = 0.5 + (sum - 0.5 * n + share_deviation(noise) * normal) / noise->expected;
+    sum += share_deviation(noise) * normal;
+    *ret = work->run->group_weight ? sum / n : 0.5 + (sum - 0.5 * n) / noise->expected;
     return 0;
 }
 

@@ -165,12 +165,13 @@ static void check_group_size(struct planner *p, struct variant *v,
                           child->label, group->name, node->name, sampled,
                           node->n_children, err.text);
         v->reported = true;
-    } else if (terms.range > 0 && terms.range < 1 && planner_follows(child)) {
+    } else if (terms.range > 0 && (terms.range < 1 || terms.step > 1) &&
+               planner_follows(child)) {
         tiered_diag_error(p->diag, ref->mark,
                           "%s: '%s' sums with an update whether an adaptive clip cut "
-                          "it, as 0 or 1, and cuts values at +-%g; a range of +-1 or "
-                          "more works",
-                          child->label, group->name, terms.range);
+                          "it, as 0 or 1, and has steps of %g up to +-%g; a range of "
+                          "+-1 or more in steps of 1 or finer works",
+                          child->label, group->name, terms.step, terms.range);
         v->reported = true;
     } else {
         check_group_quorum(p, v, node->n_children, group->name, terms.needed);

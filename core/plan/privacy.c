@@ -10,6 +10,7 @@
 /* What a stage of a pipe is to the others. */
 struct stage {
     const char *name;
+    const struct tiered_plugin_ref *ref;
     struct tiered_mark mark;
     bool bounds, fixed, follows; /* a norm; by its options a fixed one, or one that
                                     follows the updates' */
@@ -55,6 +56,7 @@ static void read_stages(const struct tiered_plugin_list *list,
         struct stage *stage = &ret[(*ret_n)++];
         *stage = (struct stage){
             .name = plugin->name,
+            .ref = ref,
             .mark = ref->mark,
             .bounds = tiered_privacy_bounds(plugin),
             .noise = tiered_privacy_is_noise(plugin),
@@ -337,6 +339,30 @@ static bool is_grouped(const struct variant *child)
     return last && last->plugin.kind == TIERED_GROUP;
 }
 
+/* What does not come counts as half within, for its number is nobody's business: the
+   bound may then be too far from there to be reached. */
+static void check_participation(struct planner *p, const struct variant *v,
+                                const struct variant *child, const struct stage *bound)
+{
+    TIERED_CLEANUP(tiered_bytes_finish) struct tiered_bytes json = {0};
+    double quorum = v->settings.rounds.quorum;
+    if (v->settings.rounds.quorum_count || quorum >= 1 || is_grouped(child) ||
+        (bound->ref->options &&
+         tiered_value_json(bound->ref->options, &json, NULL) < 0)) {
+        return;
+    }
+    if (!tiered_privacy_turns(&bound->ref->loaded->plugin, (const char *)json.data,
+                              quorum)) {
+        tiered_diag_warn(
+            p->diag, v->given.marks[TIER_QUORUM],
+            "%s: where rounds close at a quorum of %g%%, the bound of the adaptive "
+            "'%s' "
+            "of %s runs away: an update that is missing counts as half within it; a "
+            "quantile nearer to 0.5 or a higher quorum works",
+            v->label, 100 * quorum, bound->name, child->label);
+    }
+}
+
 /* Part of the noise goes on the share of updates within an adaptive bound: the strategy
    says how much. */
 void planner_check_noise_size(struct planner *p, struct variant *v,
@@ -362,6 +388,8 @@ void planner_check_noise_size(struct planner *p, struct variant *v,
             v->label, noise->multiplier, bound->name, child->label, least, node->name,
             expected, bound->name);
         v->reported = true;
+    } else if (noise && bound) {
+        check_participation(p, v, child, bound);
     }
 }
 

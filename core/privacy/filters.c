@@ -70,6 +70,24 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
     return 0;
 }
 
+bool tiered_privacy_turns(const struct tiered_plugin *plugin, const char *options_json,
+                          double participation)
+{
+    struct tiered_config config = {0};
+    const struct tiered_filter_ops *ops = plugin->ops;
+    if (!tiered_privacy_can_follow(plugin) ||
+        tiered_config_from_json(plugin, options_json ? options_json : "{}", &config,
+                                NULL) < 0) {
+        return true;
+    }
+    double norm = tiered_privacy_first_norm(plugin, config.data);
+    bool turns = !(norm > 0) ||
+                 (ops->next_norm(config.data, norm, 0.5 - participation / 2) > norm &&
+                  ops->next_norm(config.data, norm, 0.5 + participation / 2) < norm);
+    tiered_config_finish(&config);
+    return turns;
+}
+
 bool tiered_group_tells(const struct tiered_plugin *plugin)
 {
     const struct tiered_group_ops *ops = plugin->ops;

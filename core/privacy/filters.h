@@ -36,6 +36,11 @@ struct tiered_privacy {
 int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
                       struct tiered_privacy *ret, struct tiered_error *err);
 
+/** Can a bound that follows norms go up and down where only this share of the expected
+    updates comes, and those that are missing count as half within? */
+bool tiered_privacy_turns(const struct tiered_plugin *plugin, const char *options_json,
+                          double participation);
+
 /** Does this group tell its terms? */
 bool tiered_group_tells(const struct tiered_plugin *plugin);
 /** A group's terms from options as JSON. One that does not tell has needed 0. */

@@ -216,7 +216,8 @@ static void the_share_has_noise(void **state)
 }
 
 /* A group's one row stands for all: 30 of the 40, of whom 24 were within. An update of
-   zeros would be within too, so one moves the count by one: z < sigma_b = n / 20. */
+   zeros would be within too, so one moves the count by one: z < sigma_b = n / 20. The
+   share is of those 30. */
 static void a_group_says_its_share(void **state)
 {
     (void)state;
@@ -226,7 +227,7 @@ static void a_group_says_its_share(void **state)
     struct kit k;
     begin_noisy(&k, 1, "gaussian:noise_multiplier=1,insecure_seed=6", 40);
     struct tiered_use uses[2] = {
-        clip_of(&k, "{\"adaptive\": {\"initial\": 0.5, \"quantile\": 0.725, "
+        clip_of(&k, "{\"adaptive\": {\"initial\": 0.5, \"quantile\": 0.8, "
                     "\"lr\": 0.2}}")};
     assert_int_equal(tiered_plugins_get(k.plugins, "secure-sum", TIERED_GROUP,
                                         &uses[1].loaded, &k.err),
@@ -244,11 +245,11 @@ static void a_group_says_its_share(void **state)
         values[i] = kit_value(out, 0, 0) / (before / sqrt(1 - 0.25) / 40);
         tiered_model_unref(out);
         double after = tiered_strategy_norm(k.strategy);
-        moved[i] = 0.725 - log(after / before) / 0.2 - (0.5 + 30 * 0.3 / 40);
+        moved[i] = 0.8 - log(after / before) / 0.2 - 0.8;
         before = after;
     }
     kit_check_normal(values, RUNS, 1);
-    kit_check_normal(moved, RUNS, 0.05);
+    kit_check_normal(moved, RUNS, 2.0 / 30);
     k.run.path = "last";
     k.rows[0].within = 8; /* what a member masked, whatever the rest */
     run(&k);

@@ -110,9 +110,15 @@ static void test_noise_that_does_not_add_up(void **state)
         {ONCE AGGREGATE_NOISE, "", 21, "{clip: {adaptive: {}}}, secure-sum", "ok"},
         {"fedavg", "", 10, "{clip: {adaptive: {}}}, {secure-sum: {clip_range: 0.5}}",
          "5:62: tier 'e': 'secure-sum' sums with an update whether an adaptive clip "
-         "cut it, "
-         "as 0 "
-         "or 1, and cuts values at +-0.5; a range of +-1 or more works"},
+         "cut "
+         "it, as 0 or 1, and has steps of 3.8147e-06 up to +-0.5; a range of +-1 or "
+         "more in steps of 1 or finer works"},
+        {"fedavg", "", 200,
+         "{clip: {adaptive: {}}}, {secure-sum: {clip_range: 512, max_weight: 30000}}",
+         "5:63: tier 'e': 'secure-sum' sums with an update whether an adaptive clip "
+         "cut "
+         "it, as 0 or 1, and has steps of 2 up to +-512; a range of +-1 or more in "
+         "steps of 1 or finer works"},
         {ONCE AGGREGATE_NOISE, ", rounds: {sample: {poisson: 90%}}", 10,
          CLIP "secure-sum",
          "4:106: tier 'c': sample by poisson may ask fewer children than 'secure-sum' "

@@ -138,6 +138,36 @@ static void pipes(void **state)
     }
 }
 
+/* Those who are missing count as half: with 4 of 10 the share is 0.3 to 0.7. */
+static void a_bound_must_turn(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *quantile, *quorum;
+        bool warned;
+    } rows[] = {
+        {"0.9", "40%", true},  {"0.9", "100%", false}, {"0.2", "40%", true},
+        {"0.5", "40%", false}, {"0.9", "90%", false},  {"0.9", "70%", true},
+    };
+    for (size_t i = 0; i < TIERED_COUNT(rows); i++) {
+        struct kit_result r;
+        char rounds[64], clip[96];
+        snprintf(rounds, sizeof(rounds), "quorum: %s, deadline: 1m", rows[i].quorum);
+        snprintf(clip, sizeof(clip), "{clip: {adaptive: {quantile: %s}}}",
+                 rows[i].quantile);
+        TIERED_FREE char *text = topology(
+            "", MEAN ", {gaussian: {noise_multiplier: 0.5}}", rounds, clip, "");
+        kit_write(text, strlen(text));
+        kit_load(NULL, 0, &r);
+        TIERED_FREE char *problems = kit_problems(&r);
+        bool warned = r.diag.n == 1 && strstr(problems, "runs away");
+        if (warned != rows[i].warned || r.diag.n > 1 || !r.plan) {
+            fail_msg("%s, %s: %s", rows[i].quantile, rows[i].quorum, problems);
+        }
+        kit_finish(&r);
+    }
+}
+
 static double epsilon(double q, double z, double steps, double delta)
 {
     struct tiered_accountant spent = {0};
@@ -259,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pipes),
+        cmocka_unit_test(a_bound_must_turn),
         cmocka_unit_test(sampling),
         cmocka_unit_test(tiers_count_their_own),
         cmocka_unit_test(unbounded_has_no_epsilon),
