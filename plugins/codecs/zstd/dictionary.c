@@ -92,16 +92,26 @@ static int unpack(struct dictionary *d, const uint8_t *packed, size_t size,
                   struct tiered_error *err)
 {
     d->bytes = malloc(d->size);
-    d->packed = malloc(size);
-    if (!d->bytes || !d->packed) {
+    if (!d->bytes) {
         return tiered_fail(err, TIERED_ENOMEM, "out of memory for a dictionary");
     }
     if (ZSTD_decompress(d->bytes, d->size, packed + 1, size - 1) != d->size) {
         return tiered_fail(err, TIERED_ECORRUPT, "the dictionary is damaged");
     }
+    return open_reader(d, err);
+}
+
+/* To compress with, and to send again. */
+static int keep(struct dictionary *d, const void *packed, size_t size, int level,
+                struct tiered_error *err)
+{
+    d->packed = malloc(size);
+    if (!d->packed) {
+        return tiered_fail(err, TIERED_ENOMEM, "out of memory for a dictionary");
+    }
     memcpy(d->packed, packed, size);
     d->packed_size = size;
-    return open_reader(d, err);
+    return open_writer(d, level, err);
 }
 
 int dictionary_unpack(const void *packed, size_t size, int level,
@@ -120,10 +130,14 @@ int dictionary_unpack(const void *packed, size_t size, int level,
                            "a checksum",
                            DICTIONARY_MOST);
     }
-    if (unpack(&d, in, size, err) < 0 || (level && open_writer(&d, level, err) < 0)) {
+    if (unpack(&d, in, size, err) < 0 ||
+        (level && keep(&d, packed, size, level, err) < 0)) {
         dictionary_finish(&d);
         return -1;
     }
+    /* the library has copies: a parent has one dictionary a child */
+    free(d.bytes);
+    d.bytes = NULL;
     *ret = d;
     return 0;
 }

@@ -17,7 +17,7 @@
 #define DICTIONARY_MOST    (32u << 10) /* bytes; packed, it fits a header on the wire */
 
 struct dictionary {
-    uint8_t *bytes, *packed;
+    uint8_t *bytes, *packed; /* where they are still needed */
     size_t size, packed_size;
     uint32_t id; /* 1..255: what each frame made with it says, in one byte */
     ZSTD_CDict *writer;
@@ -36,7 +36,7 @@ void dictionary_finish(struct dictionary *d);
 
 static inline bool dictionary_is_none(const struct dictionary *d)
 {
-    return !d->bytes;
+    return !d->reader;
 }
 
 #endif
