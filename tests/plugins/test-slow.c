@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A privacy filter that leaves values as they are, and takes its time for each block. */
+/* A privacy filter that leaves values as they are, and takes its time for each block.
+ */
 #include <time.h>
 
 #include "plain.h"
