@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks that are made in parallel are handed on in order, whichever is late, and one
    that fails while others wait for it ends the pass. */
+#include "../plugins/plain.h"
 #include "pipe_kit.h"
-#include "tiered/filter.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -14,26 +14,6 @@
 static atomic_uint made; /* blocks but the late one */
 static unsigned late, most;
 static bool fails;
-
-static int late_init(const struct tiered_host *host, const void *config,
-                     const struct tiered_manifest *manifest, void **ret_state,
-                     struct tiered_error *err)
-{
-    (void)host, (void)config, (void)manifest, (void)err;
-    *ret_state = NULL;
-    return 0;
-}
-
-static void late_destroy(void *state)
-{
-    (void)state;
-}
-
-static size_t late_bound(void *state, size_t in_size)
-{
-    (void)state;
-    return in_size;
-}
 
 static double seconds(void)
 {
@@ -57,25 +37,21 @@ static int late_forward(void *state, const struct tiered_block *block, const voi
                         size_t in_size, void *out, size_t capacity, size_t *ret_size,
                         struct tiered_error *err)
 {
-    (void)state, (void)capacity;
-    memcpy(out, in, in_size);
-    *ret_size = in_size;
     if (block->index != late) {
         atomic_fetch_add(&made, 1);
-        return 0;
+        return plain_copy(state, block, in, in_size, out, capacity, ret_size, err);
     }
     let_others_go_on(late + SLOTS - 1);
-    memcpy(out, in, in_size);
-    return fails ? tiered_fail(err, TIERED_EIO, "the late one") : 0;
+    return fails ? tiered_fail(err, TIERED_EIO, "the late one")
+                 : plain_copy(state, block, in, in_size, out, capacity, ret_size, err);
 }
 
 static const struct tiered_filter_ops late_ops = {
     .size = sizeof(late_ops),
-    .init = late_init,
-    .destroy = late_destroy,
-    .bound = late_bound,
+    PLAIN_OPS,
+    .bound = plain_bound,
     .forward = late_forward,
-    .inverse = late_forward,
+    .inverse = plain_copy,
 };
 static struct tiered_loaded late_loaded = {.plugin = {.kind = TIERED_FILTER,
                                                       .name = "late",

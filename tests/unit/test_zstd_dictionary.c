@@ -211,10 +211,11 @@ static void test_content(void **state)
         const struct tiered_tensor *t = &layout->m.tensors[i];
         char *text = (char *)data + t->offset_bytes;
         for (size_t at = 0; at + 100 < t->size_bytes; n++) {
-            at += (size_t)sprintf(text + at,
-                                  "{\"feature\":%zu,\"threshold\":0.%zu,\"leaf_value\":"
-                                  "-%zu},",
-                                  n * 7 % 41, n * 7919 % 10007, n * n % 103);
+            at +=
+                (size_t)snprintf(text + at, 100,
+                                 "{\"feature\":%zu,\"threshold\":0.%zu,\"leaf_value\":"
+                                 "-%zu},",
+                                 n * 7 % 41, n * 7919 % 10007, n * n % 103);
         }
     }
     struct kit_codec c = kit_open("zstd", ON, layout);
