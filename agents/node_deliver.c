@@ -224,8 +224,7 @@ void node_deliver(struct node *node, const struct node_update *update)
     bool ordered =
         node->train.active && tiered_path_equal(&node->train.path, &update->path);
     if (node->member && !ordered) {
-        return; /* it would use an attempt's masks up; it is ordered again when it may
-                 */
+        return; /* it would use masks up; the order comes again when it may */
     }
     struct deliver_job *d = calloc(1, sizeof(*d));
     if (!d) {

@@ -10,30 +10,25 @@
 /* sigma_b, as the paper recommends. */
 static double share_deviation(const struct strategy_noise *noise)
 {
-    return noise->expected / 20;
+    return noise->expected / TIERED_COUNT_NOISE;
 }
 
-/* How far one update moves the count, in its deviations: as a share of the noise that
-   the delta has left for it. Where one may be missing that is a half, for (within -
-   1/2) is summed; over a group, which shows how many it sums, an update of zeros is
-   within, and so it may be one. */
+/* What the count's noise is worth, as a multiplier. */
 static double count_multiplier(const struct tiered_strategy *s)
 {
-    return share_deviation(&s->noise) / (s->follow.grouped ? 1 : 0.5);
+    return share_deviation(&s->noise) / tiered_privacy_count_step(s->follow.grouped);
 }
 
 static int check_enough(const struct tiered_strategy *s, struct tiered_error *err)
 {
     const struct strategy_noise *noise = &s->noise;
-    double most = count_multiplier(s);
-    return !noise->ops || noise->multiplier < most
+    double least = tiered_privacy_least_children(noise->multiplier, s->follow.grouped);
+    return !noise->ops || noise->expected > least
                ? 0
                : tiered_fail(err, TIERED_ERANGE,
                              "a noise_multiplier of %g over an adaptive bound needs "
                              "more than %g children asked a round; it is %g",
-                             noise->multiplier,
-                             noise->expected / most * noise->multiplier,
-                             noise->expected);
+                             noise->multiplier, least, noise->expected);
 }
 
 static int take_filter(struct strategy_follow *follow, const struct tiered_use *use,

@@ -378,7 +378,8 @@ void planner_check_noise_size(struct planner *p, struct variant *v,
     const struct stage *bound = before(below, n_below, is_following);
     double expected =
         tiered_round_expected(rounds->sample, rounds->poisson, node->n_children);
-    double least = (is_grouped(child) ? 20 : 10) * (noise ? noise->multiplier : 0);
+    double least =
+        tiered_privacy_least_children(noise ? noise->multiplier : 0, is_grouped(child));
     if (noise && bound && expected <= least) {
         tiered_diag_error(
             p->diag, noise->mark,

@@ -70,6 +70,16 @@ int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_js
     return 0;
 }
 
+double tiered_privacy_count_step(bool grouped)
+{
+    return grouped ? 1 : 0.5;
+}
+
+double tiered_privacy_least_children(double noise_multiplier, bool grouped)
+{
+    return noise_multiplier * TIERED_COUNT_NOISE * tiered_privacy_count_step(grouped);
+}
+
 bool tiered_privacy_turns(const struct tiered_plugin *plugin, const char *options_json,
                           double participation)
 {

@@ -36,6 +36,16 @@ struct tiered_privacy {
 int tiered_privacy_of(const struct tiered_plugin *plugin, const char *options_json,
                       struct tiered_privacy *ret, struct tiered_error *err);
 
+/** The count of updates within a bound that follows norms gets noise of the expected
+    number over this (arXiv:1905.03871). */
+#define TIERED_COUNT_NOISE 20
+/** How far one update moves that count: a half where one may be missing, for (within -
+    1/2) is summed. A group shows how many it sums, so an update is compared with one of
+    zeros, which is within: it may be one. */
+double tiered_privacy_count_step(bool grouped);
+/** More children than this a round must ask, or the count's noise leaves none for the
+    delta. */
+double tiered_privacy_least_children(double noise_multiplier, bool grouped);
 /** Can a bound that follows norms go up and down where only this share of the expected
     updates comes, and those that are missing count as half within? */
 bool tiered_privacy_turns(const struct tiered_plugin *plugin, const char *options_json,
